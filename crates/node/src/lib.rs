@@ -1,0 +1,1 @@
+//! Lands in a later step; see README.md.

@@ -1,0 +1,300 @@
+//! What can be written to the log.
+//!
+//! A command is fully determined before it is proposed: time, version ids, generated and sealed key material arrive in it,
+//! so applying it needs no clock, no randomness and no cryptography (design C1). Sealed material travels in
+//! [`Entry::blobs`], beside the body: the audit chain covers a blob by its hash, so a purged blob can be erased later
+//! without breaking the chain.
+//!
+//! Stored forms are forever: a change of meaning is a new command number, or a new version of one.
+
+use crate::alg::{Kty, PublicKey};
+use crate::codec::{self, CodecError};
+use crate::name::{Id128, Kind, ObjectName, VaultName};
+use crate::permission::AccessPolicy;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Format number of an encoded [`Entry`].
+pub const ENTRY_FORMAT: u8 = 1;
+
+/// Who asked for a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Actor {
+    /// The service itself: timers, set-up by an operator.
+    System,
+    /// A principal with a token; its permission is checked again when the command is applied.
+    Principal {
+        /// `tid` of the token.
+        tenant: Id128,
+        /// `oid` of the token.
+        oid: Id128,
+    },
+}
+
+/// One log entry of ours: envelope, encoded command, sealed blobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Command number.
+    pub cmd: u16,
+    /// Version of the command's body.
+    pub cmd_v: u8,
+    /// Idempotency key, random per client request: a retry inside the cluster repeats it.
+    pub request_id: Id128,
+    /// Who asked.
+    pub actor: Actor,
+    /// Wall clock of the proposing node, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// The command's frozen struct, encoded.
+    pub body: Vec<u8>,
+    /// Sealed material that the command brings, in the order that it names.
+    pub blobs: Vec<Vec<u8>>,
+}
+
+impl Entry {
+    /// Wraps a command.
+    pub fn new(
+        request_id: Id128,
+        actor: Actor,
+        time_ms: u64,
+        command: &Command,
+        blobs: Vec<Vec<u8>>,
+    ) -> Result<Self, CodecError> {
+        let (cmd, cmd_v, body) = command.encode()?;
+        Ok(Self { cmd, cmd_v, request_id, actor, time_ms, body, blobs })
+    }
+
+    /// The bytes that go into the log.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, CodecError> {
+        codec::to_versioned(ENTRY_FORMAT, self)
+    }
+
+    /// Reads what [`Entry::to_bytes`] made.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
+        codec::from_versioned(ENTRY_FORMAT, bytes)
+    }
+}
+
+/// `enabled`, `nbf`, `exp` of an object version; seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attributes {
+    /// Whether the version may be used.
+    pub enabled: bool,
+    /// Not before.
+    pub not_before: Option<u64>,
+    /// Expires at.
+    pub expires: Option<u64>,
+}
+
+/// Tags: at most 15, ordered by name.
+pub type Tags = BTreeMap<String, String>;
+
+/// What kind of thing a version holds, without its sealed material.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Content {
+    /// A key.
+    Key {
+        /// Its kind.
+        kty: Kty,
+        /// Public half.
+        public: PublicKey,
+        /// Permitted operations, in the order given.
+        key_ops: Vec<String>,
+    },
+    /// A secret.
+    Secret {
+        /// Free text of the client.
+        content_type: Option<String>,
+    },
+}
+
+/// Creates the world: always the first command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitWorld {
+    /// The world's id, bound into every sealed form.
+    pub world: Id128,
+    /// Region name that replies show.
+    pub region: String,
+}
+
+/// Creates a vault; its wrapped vault key is blob 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateVault {
+    /// Stable id, bound into every sealed form of the vault.
+    pub id: Id128,
+    /// Unique in the region.
+    pub name: VaultName,
+    /// Tenant whose tokens the vault accepts.
+    pub tenant: Id128,
+    /// Subscription: backup blobs open only inside it.
+    pub subscription: Id128,
+    /// Whether `-HSM` kinds are allowed.
+    pub premium: bool,
+    /// Days between delete and purge: 7 to 90.
+    pub retention_days: u16,
+    /// Whether purge is left to the end of the retention.
+    pub purge_protection: bool,
+    /// Who may do what.
+    pub policies: Vec<AccessPolicy>,
+}
+
+/// Replaces the access policies of a vault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetPolicies {
+    /// The vault.
+    pub vault: Id128,
+    /// All policies that the vault has from now on.
+    pub policies: Vec<AccessPolicy>,
+}
+
+/// Creates or replaces an application and its service principal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutApplication {
+    /// Home tenant.
+    pub tenant: Id128,
+    /// Application (client) id.
+    pub app: Id128,
+    /// Object id of the service principal: what policies name.
+    pub oid: Id128,
+    /// For people.
+    pub display_name: String,
+    /// Password hashes (PHC strings) of its client secrets.
+    pub secret_hashes: Vec<String>,
+}
+
+/// Adds a token-signing key; its sealed private half is blob 0. The newest one signs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutTokenKey {
+    /// `kid` in token headers and the JWKS.
+    pub kid: String,
+    /// Public half.
+    pub public: PublicKey,
+}
+
+/// Adds a version of an object (create key, set secret); its sealed material is blob 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutVersion {
+    /// The vault.
+    pub vault: Id128,
+    /// Which collection.
+    pub kind: Kind,
+    /// The object.
+    pub name: ObjectName,
+    /// The new version.
+    pub version: Id128,
+    /// Attributes of the version.
+    pub attributes: Attributes,
+    /// Tags of the version.
+    pub tags: Tags,
+    /// What it is.
+    pub content: Content,
+}
+
+/// Changes one version in place. `None` keeps what is there (contract section 6).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateVersion {
+    /// The vault.
+    pub vault: Id128,
+    /// Which collection.
+    pub kind: Kind,
+    /// The object.
+    pub name: ObjectName,
+    /// The version; `None` is the newest.
+    pub version: Option<Id128>,
+    /// New `enabled`.
+    pub enabled: Option<bool>,
+    /// New `nbf`.
+    pub not_before: Option<u64>,
+    /// New `exp`.
+    pub expires: Option<u64>,
+    /// New tags, as a whole.
+    pub tags: Option<Tags>,
+    /// New permitted operations, as a whole (keys).
+    pub key_ops: Option<Vec<String>>,
+    /// New content type (secrets).
+    pub content_type: Option<String>,
+}
+
+/// Names one object: delete, recover and purge need no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectRef {
+    /// The vault.
+    pub vault: Id128,
+    /// Which collection.
+    pub kind: Kind,
+    /// The object.
+    pub name: ObjectName,
+}
+
+/// One version inside a restore; its sealed material is the blob of the same position.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredVersion {
+    /// The version's id, as backed up.
+    pub version: Id128,
+    /// When it was created, in seconds.
+    pub created: u64,
+    /// When it was last changed, in seconds.
+    pub updated: u64,
+    /// Attributes.
+    pub attributes: Attributes,
+    /// Tags.
+    pub tags: Tags,
+    /// What it is.
+    pub content: Content,
+}
+
+/// Brings a backed-up object back, with all versions under their old ids; oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreObject {
+    /// The object.
+    pub object: ObjectRef,
+    /// All versions, oldest first; at least one.
+    pub versions: Vec<RestoredVersion>,
+}
+
+macro_rules! commands {
+    ($($(#[$meta:meta])* $variant:ident($body:ty) = $cmd:literal v $v:literal),+ $(,)?) => {
+        /// Every command. The numbers are stored.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum Command { $($(#[$meta])* $variant($body)),+ }
+
+        impl Command {
+            /// Number, version and encoded body.
+            pub fn encode(&self) -> Result<(u16, u8, Vec<u8>), CodecError> {
+                Ok(match self { $(Command::$variant(body) => ($cmd, $v, codec::encode(body)?)),+ })
+            }
+
+            /// `Ok(None)`: a command that this binary does not know. The node must stop then, for skipping would diverge.
+            pub fn decode(cmd: u16, cmd_v: u8, body: &[u8]) -> Result<Option<Self>, CodecError> {
+                Ok(match (cmd, cmd_v) { $(($cmd, $v) => Some(Command::$variant(codec::decode(body)?)),)+ _ => None })
+            }
+
+            /// The command's name, for logs and the audit.
+            pub fn name(&self) -> &'static str { match self { $(Command::$variant(_) => stringify!($variant)),+ } }
+        }
+    };
+}
+
+commands! {
+    /// See [`InitWorld`].
+    InitWorld(InitWorld) = 1 v 1,
+    /// See [`CreateVault`].
+    CreateVault(CreateVault) = 2 v 1,
+    /// See [`SetPolicies`].
+    SetPolicies(SetPolicies) = 3 v 1,
+    /// See [`PutApplication`].
+    PutApplication(PutApplication) = 4 v 1,
+    /// See [`PutTokenKey`].
+    PutTokenKey(PutTokenKey) = 5 v 1,
+    /// See [`PutVersion`].
+    PutVersion(PutVersion) = 10 v 1,
+    /// See [`UpdateVersion`].
+    UpdateVersion(UpdateVersion) = 11 v 1,
+    /// Soft-deletes an object with all its versions.
+    DeleteObject(ObjectRef) = 12 v 1,
+    /// Brings a soft-deleted object back.
+    RecoverObject(ObjectRef) = 13 v 1,
+    /// Erases a soft-deleted object. From the service itself only when its retention is over.
+    PurgeObject(ObjectRef) = 14 v 1,
+    /// See [`RestoreObject`].
+    RestoreObject(RestoreObject) = 15 v 1,
+}

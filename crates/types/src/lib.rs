@@ -1,0 +1,11 @@
+//! Names, ids, time, commands and outcomes: the ground floor that every other crate of Claviger stands on.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number. A type that has rules has one fallible constructor, and
+//! holding a value of it means that the rules hold ("parse, don't validate").
+
+pub mod alg;
+pub mod codec;
+pub mod command;
+pub mod name;
+pub mod outcome;
+pub mod permission;

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Installs what the build needs, says so, and is quick when nothing is missing.
+set -euo pipefail
+
+missing=()
+command -v cc >/dev/null || missing+=(build-essential)
+command -v make >/dev/null || missing+=(make)
+command -v openssl >/dev/null || missing+=(openssl)
+# bindgen (RocksDB's bindings) loads libclang and needs clang's own headers.
+ls /usr/lib/llvm-*/lib/libclang.so* /usr/lib/llvm-*/lib/libclang-*.so* 2>/dev/null | grep -qv cpp || missing+=(libclang-dev)
+command -v clang >/dev/null || missing+=(clang)
+
+if [ ${#missing[@]} -gt 0 ]; then
+  echo "setup: installing Debian packages: ${missing[*]}"
+  sudo=""
+  [ "$(id -u)" = 0 ] || sudo=sudo
+  $sudo apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq "${missing[@]}" >/dev/null
+fi
+
+if ! command -v cargo >/dev/null; then
+  echo "setup: installing Rust's tools from Debian's rustup package"
+  sudo=""
+  [ "$(id -u)" = 0 ] || sudo=sudo
+  $sudo apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq rustup >/dev/null
+  rustup default stable
+fi
