@@ -1,1 +1,24 @@
-//! Lands in a later step; see README.md.
+//! Commands to outcomes: the replicated state machine, pure and deterministic.
+//!
+//! This crate knows neither openraft nor RocksDB, neither HTTP nor tokio. State is reached through [`Kv`]; time arrives in
+//! the entry; nothing is random. Two replicas that apply the same entries hold the same bytes, row by row.
+//!
+//! Invariants: a business refusal is an outcome and changes nothing but the bookkeeping of the entry itself; an error is
+//! this node's own trouble (disk, corruption, a command it does not know) and stops the node; every applied entry extends
+//! the audit chain (design C6).
+
+mod apply;
+mod keys;
+pub mod kv;
+mod policy;
+pub mod read;
+pub mod records;
+mod touches;
+
+pub use apply::{apply, ApplyError, PURGE_ROWS_MAX};
+pub use kv::{Kv, MemKv, Read, StoreError, Table};
+pub use policy::required_permission;
+pub use touches::{touches, ConflictKey};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,445 @@
+//! `apply`: one committed entry, one outcome.
+//!
+//! The shape of every command is the same: load what it touches, decide, write. Decisions are made against the state as it
+//! is now, whatever the proposing node saw.
+
+use crate::keys;
+use crate::kv::{Kv, Read, StoreError, Table};
+use crate::policy::required_permission;
+use crate::read;
+use crate::records::{Application, DeletedHead, Event, Head, Remembered, TokenKey, Vault, World, FORMAT};
+use claviger_types::codec::{self, CodecError};
+use claviger_types::command::{
+    Actor, Command, Content, CreateVault, Entry, InitWorld, ObjectRef, PutApplication, PutTokenKey, PutVersion,
+    RestoreObject, SetPolicies, UpdateVersion,
+};
+use claviger_types::name::{Id128, Kind};
+use claviger_types::outcome::{Deletion, ObjectVersion, Outcome, Refusal};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+/// Rows that one purge removes at most in one scan step; a purge takes as many steps as it needs.
+pub const PURGE_ROWS_MAX: usize = 1024;
+
+/// How long an outcome is remembered for retries, in milliseconds of state time. Retries happen inside the cluster within
+/// one request's deadline (seconds); an hour leaves room for a proposal that was stuck in a partition.
+const REMEMBER_MS: u64 = 3_600_000;
+
+/// Outcomes forgotten per entry: more than one, so that the queue shrinks after a burst.
+const FORGET_PER_ENTRY: usize = 4;
+
+/// Why this node cannot go on. Never an answer to a client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// The store below failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A stored row or an entry does not decode.
+    #[error("corrupt state: {0}")]
+    Corrupt(#[from] CodecError),
+    /// The entry holds a command of a newer binary: skipping it would diverge (design C3).
+    #[error("UNKNOWN_COMMAND {cmd} version {cmd_v} at index {index}: this binary is too old for the cluster")]
+    UnknownCommand {
+        /// Command number.
+        cmd: u16,
+        /// Its version.
+        cmd_v: u8,
+        /// Log index.
+        index: u64,
+    },
+}
+
+/// Applies the entry at `index`. The caller makes the changes durable together with the applied index.
+pub fn apply<K: Kv>(kv: &mut K, index: u64, entry: &Entry) -> Result<Outcome, ApplyError> {
+    let Some(command) = Command::decode(entry.cmd, entry.cmd_v, &entry.body)? else {
+        return Err(ApplyError::UnknownCommand { cmd: entry.cmd, cmd_v: entry.cmd_v, index });
+    };
+    let clock = read::clock_ms(kv)?.max(entry.time_ms);
+    put(kv, Table::Meta, keys::CLOCK.to_vec(), &clock)?;
+    let content_hash = content_hash(entry);
+
+    let outcome = match remembered(kv, entry.request_id)? {
+        Some(first) if first.entry_hash == content_hash => first.outcome,
+        Some(_) | None => {
+            let outcome = Apply { kv, index, now: clock / 1000 }.run(entry, command)?;
+            remember(kv, index, clock, entry.request_id, content_hash, &outcome)?;
+            outcome
+        }
+    };
+    forget(kv, clock)?;
+    chain(kv, index, clock, entry, &outcome)?;
+    Ok(outcome)
+}
+
+fn put<T: Serialize>(kv: &mut impl Kv, table: Table, key: Vec<u8>, value: &T) -> Result<(), ApplyError> {
+    kv.put(table, key, codec::to_versioned(FORMAT, value)?);
+    Ok(())
+}
+
+/// Hash of what is asked, without time: a retry carries a later time but asks the same.
+fn content_hash(entry: &Entry) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(entry.cmd.to_be_bytes());
+    hash.update([entry.cmd_v]);
+    hash.update(Sha256::digest(&entry.body));
+    for blob in &entry.blobs {
+        hash.update(Sha256::digest(blob));
+    }
+    hash.finalize().into()
+}
+
+fn remembered(kv: &impl Read, request: Id128) -> Result<Option<Remembered>, ApplyError> {
+    let bytes = kv.get(Table::Idempotency, &keys::idempotency(request))?;
+    Ok(bytes.map(|b| codec::from_versioned(FORMAT, &b)).transpose()?)
+}
+
+fn remember(
+    kv: &mut impl Kv,
+    index: u64,
+    clock: u64,
+    request: Id128,
+    entry_hash: [u8; 32],
+    outcome: &Outcome,
+) -> Result<(), ApplyError> {
+    let value = Remembered { entry_hash, outcome: outcome.clone() };
+    put(kv, Table::Idempotency, keys::idempotency(request), &value)?;
+    put(kv, Table::Idempotency, keys::idempotency_queue(clock, index), &request)
+}
+
+fn forget(kv: &mut impl Kv, clock: u64) -> Result<(), ApplyError> {
+    let until = keys::idempotency_queue(clock.saturating_sub(REMEMBER_MS), 0);
+    for (key, value) in kv.scan(Table::Idempotency, keys::IDEMPOTENCY_QUEUE, &until, FORGET_PER_ENTRY)? {
+        let request: Id128 = codec::from_versioned(FORMAT, &value)?;
+        kv.delete(Table::Idempotency, keys::idempotency(request));
+        kv.delete(Table::Idempotency, key);
+    }
+    Ok(())
+}
+
+/// Extends the audit chain: `h_i = SHA-256(1 || world || i || time || SHA-256(entry, blobs as hashes) || h_{i-1})`.
+fn chain(kv: &mut impl Kv, index: u64, clock: u64, entry: &Entry, outcome: &Outcome) -> Result<(), ApplyError> {
+    let world = read::world(kv)?.map_or(Id128([0; 16]), |w| w.id);
+    let mut whole = Sha256::new();
+    whole.update(content_hash(entry));
+    whole.update(entry.request_id.0);
+    whole.update(codec::encode(&entry.actor)?);
+    whole.update(entry.time_ms.to_be_bytes());
+    let entry_hash: [u8; 32] = whole.finalize().into();
+
+    let mut hash = Sha256::new();
+    hash.update([1]);
+    hash.update(world.0);
+    hash.update(index.to_be_bytes());
+    hash.update(clock.to_be_bytes());
+    hash.update(entry_hash);
+    hash.update(read::chain(kv)?);
+    let chain: [u8; 32] = hash.finalize().into();
+
+    put(kv, Table::Meta, keys::CHAIN.to_vec(), &chain)?;
+    let event = Event {
+        time_ms: clock,
+        cmd: (entry.cmd, entry.cmd_v),
+        request_id: entry.request_id,
+        entry_hash,
+        chain,
+        refused: matches!(outcome, Outcome::Refused(_)),
+    };
+    put(kv, Table::Events, keys::event(index), &event)
+}
+
+/// One command being applied: the state, the index it is at, and state time in seconds.
+struct Apply<'a, K> {
+    kv: &'a mut K,
+    index: u64,
+    now: u64,
+}
+
+type Step = Result<Outcome, ApplyError>;
+
+fn refuse(refusal: Refusal) -> Step {
+    Ok(Outcome::Refused(refusal))
+}
+
+impl<K: Kv> Apply<'_, K> {
+    fn run(&mut self, entry: &Entry, command: Command) -> Step {
+        if let Actor::Principal { tenant, oid } = entry.actor {
+            let Some((vault, permission)) = required_permission(&command) else {
+                return refuse(Refusal::Forbidden);
+            };
+            if !read::permitted(self.kv, vault, tenant, oid, permission)? {
+                return refuse(Refusal::Forbidden);
+            }
+        }
+        let blob = |i: usize| entry.blobs.get(i).cloned().unwrap_or_default();
+        match command {
+            Command::InitWorld(c) => self.init_world(c),
+            Command::CreateVault(c) => self.create_vault(c, blob(0)),
+            Command::SetPolicies(c) => self.set_policies(c),
+            Command::PutApplication(c) => self.put_application(c),
+            Command::PutTokenKey(c) => self.put_token_key(c, blob(0)),
+            Command::PutVersion(c) => self.put_version(c, blob(0)),
+            Command::UpdateVersion(c) => self.update_version(c),
+            Command::DeleteObject(c) => self.delete_object(c),
+            Command::RecoverObject(c) => self.recover_object(c),
+            Command::PurgeObject(c) => self.purge_object(c, entry.actor == Actor::System),
+            Command::RestoreObject(c) => self.restore_object(c, &entry.blobs),
+        }
+    }
+
+    fn init_world(&mut self, c: InitWorld) -> Step {
+        if read::world(self.kv)?.is_some() {
+            return refuse(Refusal::WorldState);
+        }
+        put(self.kv, Table::Meta, keys::WORLD.to_vec(), &World { id: c.world, region: c.region })?;
+        Ok(Outcome::Done)
+    }
+
+    fn create_vault(&mut self, c: CreateVault, wrapped_key: Vec<u8>) -> Step {
+        if read::world(self.kv)?.is_none() {
+            return refuse(Refusal::WorldState);
+        }
+        if read::vault_by_name(self.kv, &c.name)?.is_some() || read::vault(self.kv, c.id)?.is_some() {
+            return refuse(Refusal::VaultExists);
+        }
+        let vault = Vault {
+            id: c.id,
+            name: c.name,
+            tenant: c.tenant,
+            subscription: c.subscription,
+            premium: c.premium,
+            retention_days: c.retention_days,
+            purge_protection: c.purge_protection,
+            wrapped_key,
+            created: self.now,
+            mod_index: self.index,
+        };
+        put(self.kv, Table::VaultNames, vault.name.as_str().as_bytes().to_vec(), &vault.id)?;
+        put(self.kv, Table::Vaults, vault.id.0.to_vec(), &vault)?;
+        for policy in c.policies {
+            put(self.kv, Table::Policies, keys::policy(vault.id, policy.tenant, policy.oid), &policy)?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn set_policies(&mut self, c: SetPolicies) -> Step {
+        let Some(mut vault) = read::vault(self.kv, c.vault)? else { return refuse(Refusal::VaultNotFound) };
+        self.remove_all(Table::Policies, &c.vault.0)?;
+        for policy in c.policies {
+            put(self.kv, Table::Policies, keys::policy(c.vault, policy.tenant, policy.oid), &policy)?;
+        }
+        vault.mod_index = self.index;
+        put(self.kv, Table::Vaults, c.vault.0.to_vec(), &vault)?;
+        Ok(Outcome::Done)
+    }
+
+    fn put_application(&mut self, c: PutApplication) -> Step {
+        let application = Application {
+            tenant: c.tenant,
+            app: c.app,
+            oid: c.oid,
+            display_name: c.display_name,
+            secret_hashes: c.secret_hashes,
+        };
+        put(self.kv, Table::Identity, keys::application(c.app), &application)?;
+        Ok(Outcome::Done)
+    }
+
+    fn put_token_key(&mut self, c: PutTokenKey, sealed: Vec<u8>) -> Step {
+        let key = TokenKey { kid: c.kid, public: c.public, sealed };
+        put(self.kv, Table::Identity, keys::token_key(self.index), &key)?;
+        Ok(Outcome::Done)
+    }
+
+    fn put_version(&mut self, c: PutVersion, sealed: Vec<u8>) -> Step {
+        let folded = c.name.folded();
+        if read::vault(self.kv, c.vault)?.is_none() {
+            return refuse(Refusal::VaultNotFound);
+        }
+        if read::deleted_head(self.kv, c.vault, c.kind, &folded)?.is_some() {
+            return refuse(Refusal::DeletedButRecoverable);
+        }
+        if bad_validity(c.attributes.not_before, c.attributes.expires) {
+            return refuse(Refusal::BadValidity);
+        }
+        if read::version(self.kv, c.vault, c.kind, &folded, c.version)?.is_some() {
+            return refuse(Refusal::VersionExists);
+        }
+        let old = read::head(self.kv, c.vault, c.kind, &folded)?;
+        let name = old.as_ref().map_or(c.name, |head| head.name.clone());
+        let sequence = old.map_or(0, |head| head.next_sequence);
+        let version = ObjectVersion {
+            kind: c.kind,
+            name: name.clone(),
+            version: c.version,
+            created: self.now,
+            updated: self.now,
+            attributes: c.attributes,
+            tags: c.tags,
+            content: c.content,
+            sequence,
+            mod_index: self.index,
+        };
+        self.write_version(c.vault, &folded, &version, Some(sealed))?;
+        let head = Head { name, newest: c.version, next_sequence: sequence + 1, mod_index: self.index };
+        put(self.kv, Table::Objects, keys::object(c.vault, c.kind, &folded), &head)?;
+        Ok(Outcome::Version(Box::new(version)))
+    }
+
+    fn write_version(
+        &mut self,
+        vault: Id128,
+        folded: &str,
+        version: &ObjectVersion,
+        sealed: Option<Vec<u8>>,
+    ) -> Result<(), ApplyError> {
+        let key = keys::version(vault, version.kind, folded, version.version);
+        put(self.kv, Table::Versions, key.clone(), version)?;
+        if let Some(sealed) = sealed {
+            self.kv.put(Table::Material, key, sealed);
+        }
+        Ok(())
+    }
+
+    fn update_version(&mut self, c: UpdateVersion) -> Step {
+        let folded = c.name.folded();
+        let Some(mut head) = read::head(self.kv, c.vault, c.kind, &folded)? else { return refuse(Refusal::NotFound) };
+        let id = c.version.unwrap_or(head.newest);
+        let Some(mut version) = read::version(self.kv, c.vault, c.kind, &folded, id)? else {
+            return refuse(Refusal::NotFound);
+        };
+        let attributes = &mut version.attributes;
+        attributes.enabled = c.enabled.unwrap_or(attributes.enabled);
+        attributes.not_before = c.not_before.or(attributes.not_before);
+        attributes.expires = c.expires.or(attributes.expires);
+        if bad_validity(attributes.not_before, attributes.expires) {
+            return refuse(Refusal::BadValidity);
+        }
+        if let Some(tags) = c.tags {
+            version.tags = tags;
+        }
+        match &mut version.content {
+            Content::Key { key_ops, .. } => {
+                if let Some(new) = c.key_ops {
+                    *key_ops = new;
+                }
+            }
+            Content::Secret { content_type } => {
+                if c.content_type.is_some() {
+                    *content_type = c.content_type;
+                }
+            }
+        }
+        version.updated = self.now;
+        version.mod_index = self.index;
+        head.mod_index = self.index;
+        self.write_version(c.vault, &folded, &version, None)?;
+        put(self.kv, Table::Objects, keys::object(c.vault, c.kind, &folded), &head)?;
+        Ok(Outcome::Version(Box::new(version)))
+    }
+
+    fn delete_object(&mut self, c: ObjectRef) -> Step {
+        let folded = c.name.folded();
+        let Some(vault) = read::vault(self.kv, c.vault)? else { return refuse(Refusal::VaultNotFound) };
+        let Some(mut head) = read::head(self.kv, c.vault, c.kind, &folded)? else { return refuse(Refusal::NotFound) };
+        let version = self.newest(c.vault, c.kind, &folded, &head)?;
+        head.mod_index = self.index;
+        let purge = self.now + u64::from(vault.retention_days) * 86_400;
+        let deletion = Deletion { deleted: self.now, purge };
+        let key = keys::object(c.vault, c.kind, &folded);
+        self.kv.delete(Table::Objects, key.clone());
+        put(self.kv, Table::Due, keys::due(purge, &key), &(c.vault, c.kind, folded))?;
+        put(self.kv, Table::Deleted, key, &DeletedHead { head, deletion })?;
+        Ok(Outcome::Deleted(Box::new(version), deletion))
+    }
+
+    fn recover_object(&mut self, c: ObjectRef) -> Step {
+        let folded = c.name.folded();
+        let Some(found) = read::deleted_head(self.kv, c.vault, c.kind, &folded)? else {
+            return refuse(Refusal::DeletedNotFound);
+        };
+        let version = self.newest(c.vault, c.kind, &folded, &found.head)?;
+        let key = keys::object(c.vault, c.kind, &folded);
+        self.kv.delete(Table::Deleted, key.clone());
+        self.kv.delete(Table::Due, keys::due(found.deletion.purge, &key));
+        put(self.kv, Table::Objects, key, &Head { mod_index: self.index, ..found.head })?;
+        Ok(Outcome::Version(Box::new(version)))
+    }
+
+    fn purge_object(&mut self, c: ObjectRef, by_system: bool) -> Step {
+        let folded = c.name.folded();
+        let Some(vault) = read::vault(self.kv, c.vault)? else { return refuse(Refusal::VaultNotFound) };
+        let Some(found) = read::deleted_head(self.kv, c.vault, c.kind, &folded)? else {
+            return refuse(Refusal::DeletedNotFound);
+        };
+        if by_system && self.now < found.deletion.purge {
+            return refuse(Refusal::NotDue);
+        }
+        if !by_system && vault.purge_protection {
+            return refuse(Refusal::PurgeProtected);
+        }
+        let key = keys::object(c.vault, c.kind, &folded);
+        self.remove_all(Table::Versions, &key)?;
+        self.remove_all(Table::Material, &key)?;
+        self.kv.delete(Table::Due, keys::due(found.deletion.purge, &key));
+        self.kv.delete(Table::Deleted, key);
+        Ok(Outcome::Done)
+    }
+
+    fn restore_object(&mut self, c: RestoreObject, blobs: &[Vec<u8>]) -> Step {
+        let ObjectRef { vault, kind, name } = c.object;
+        let folded = name.folded();
+        if read::vault(self.kv, vault)?.is_none() {
+            return refuse(Refusal::VaultNotFound);
+        }
+        if read::deleted_head(self.kv, vault, kind, &folded)?.is_some() {
+            return refuse(Refusal::DeletedButRecoverable);
+        }
+        if read::head(self.kv, vault, kind, &folded)?.is_some() {
+            return refuse(Refusal::Exists);
+        }
+        let mut newest = None;
+        for (sequence, (restored, sealed)) in (0u64..).zip(c.versions.into_iter().zip(blobs)) {
+            let version = ObjectVersion {
+                kind,
+                name: name.clone(),
+                version: restored.version,
+                created: restored.created,
+                updated: restored.updated,
+                attributes: restored.attributes,
+                tags: restored.tags,
+                content: restored.content,
+                sequence,
+                mod_index: self.index,
+            };
+            self.write_version(vault, &folded, &version, Some(sealed.clone()))?;
+            newest = Some(version);
+        }
+        let Some(newest) = newest else { return refuse(Refusal::NotFound) };
+        let head = Head { name, newest: newest.version, next_sequence: newest.sequence + 1, mod_index: self.index };
+        put(self.kv, Table::Objects, keys::object(vault, kind, &folded), &head)?;
+        Ok(Outcome::Version(Box::new(newest)))
+    }
+
+    fn newest(&self, vault: Id128, kind: Kind, folded: &str, head: &Head) -> Result<ObjectVersion, ApplyError> {
+        read::version(self.kv, vault, kind, folded, head.newest)?
+            .ok_or_else(|| CodecError::Malformed("an object's newest version is missing".into()).into())
+    }
+
+    fn remove_all(&mut self, table: Table, prefix: &[u8]) -> Result<(), ApplyError> {
+        let end = keys::after(prefix);
+        loop {
+            let rows = self.kv.scan(table, prefix, &end, PURGE_ROWS_MAX)?;
+            let done = rows.len() < PURGE_ROWS_MAX;
+            for (key, _) in rows {
+                self.kv.delete(table, key);
+            }
+            if done {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn bad_validity(not_before: Option<u64>, expires: Option<u64>) -> bool {
+    matches!((not_before, expires), (Some(nbf), Some(exp)) if nbf > exp)
+}

@@ -1,0 +1,231 @@
+//! Reading the state: the queries that the API asks, each of which costs what it returns.
+
+use crate::keys;
+use crate::kv::{Read, Table};
+use crate::records::{Application, DeletedHead, Event, Head, TokenKey, Vault, World, FORMAT};
+use crate::ApplyError;
+use claviger_types::codec;
+use claviger_types::name::{Id128, Kind, VaultName};
+use claviger_types::outcome::{Deletion, ObjectVersion};
+use claviger_types::permission::{AccessPolicy, Permission};
+use serde::de::DeserializeOwned;
+
+/// A read fails only for the node's own reasons.
+pub type Result<T> = std::result::Result<T, ApplyError>;
+
+/// Most versions of one object that are read at once: the contract's limit for backups (section 9).
+pub const BACKUP_VERSIONS_MAX: usize = 500;
+
+fn row<T: DeserializeOwned>(kv: &impl Read, table: Table, key: &[u8]) -> Result<Option<T>> {
+    kv.get(table, key)?.map(|bytes| codec::from_versioned(FORMAT, &bytes)).transpose().map_err(Into::into)
+}
+
+/// The world, once it exists.
+pub fn world(kv: &impl Read) -> Result<Option<World>> {
+    row(kv, Table::Meta, keys::WORLD)
+}
+
+/// State time in milliseconds: the greatest time of any applied entry.
+pub fn clock_ms(kv: &impl Read) -> Result<u64> {
+    Ok(row(kv, Table::Meta, keys::CLOCK)?.unwrap_or(0))
+}
+
+/// Head of the audit chain.
+pub fn chain(kv: &impl Read) -> Result<[u8; 32]> {
+    Ok(row(kv, Table::Meta, keys::CHAIN)?.unwrap_or([0; 32]))
+}
+
+/// The event of one log index.
+pub fn event(kv: &impl Read, index: u64) -> Result<Option<Event>> {
+    row(kv, Table::Events, &keys::event(index))
+}
+
+/// A vault by id.
+pub fn vault(kv: &impl Read, id: Id128) -> Result<Option<Vault>> {
+    row(kv, Table::Vaults, &id.0)
+}
+
+/// A vault by name.
+pub fn vault_by_name(kv: &impl Read, name: &VaultName) -> Result<Option<Vault>> {
+    match row::<Id128>(kv, Table::VaultNames, name.as_str().as_bytes())? {
+        Some(id) => vault(kv, id),
+        None => Ok(None),
+    }
+}
+
+/// All vaults, for start-up and status; at most `limit`.
+pub fn vaults(kv: &impl Read, limit: usize) -> Result<Vec<Vault>> {
+    let rows = kv.scan(Table::Vaults, &[], &[0xff; 17], limit)?;
+    rows.iter().map(|(_, v)| codec::from_versioned(FORMAT, v).map_err(Into::into)).collect()
+}
+
+/// A principal's policy in a vault.
+pub fn policy(kv: &impl Read, vault: Id128, tenant: Id128, oid: Id128) -> Result<Option<AccessPolicy>> {
+    row(kv, Table::Policies, &keys::policy(vault, tenant, oid))
+}
+
+/// Whether a principal may do something in a vault.
+pub fn permitted(kv: &impl Read, vault: Id128, tenant: Id128, oid: Id128, permission: Permission) -> Result<bool> {
+    Ok(policy(kv, vault, tenant, oid)?.is_some_and(|p| p.grants(permission)))
+}
+
+/// The head of a live object.
+pub fn head(kv: &impl Read, vault: Id128, kind: Kind, folded: &str) -> Result<Option<Head>> {
+    row(kv, Table::Objects, &keys::object(vault, kind, folded))
+}
+
+/// The head of a soft-deleted object.
+pub fn deleted_head(kv: &impl Read, vault: Id128, kind: Kind, folded: &str) -> Result<Option<DeletedHead>> {
+    row(kv, Table::Deleted, &keys::object(vault, kind, folded))
+}
+
+/// One version of an object, live or deleted.
+pub fn version(kv: &impl Read, vault: Id128, kind: Kind, folded: &str, id: Id128) -> Result<Option<ObjectVersion>> {
+    row(kv, Table::Versions, &keys::version(vault, kind, folded, id))
+}
+
+/// A version of a live object; `None` asks for the newest.
+pub fn live(
+    kv: &impl Read,
+    vault: Id128,
+    kind: Kind,
+    folded: &str,
+    id: Option<Id128>,
+) -> Result<Option<ObjectVersion>> {
+    match head(kv, vault, kind, folded)? {
+        Some(head) => version(kv, vault, kind, folded, id.unwrap_or(head.newest)),
+        None => Ok(None),
+    }
+}
+
+/// A soft-deleted object's newest version.
+pub fn deleted(kv: &impl Read, vault: Id128, kind: Kind, folded: &str) -> Result<Option<(ObjectVersion, Deletion)>> {
+    let Some(found) = deleted_head(kv, vault, kind, folded)? else { return Ok(None) };
+    Ok(version(kv, vault, kind, folded, found.head.newest)?.map(|v| (v, found.deletion)))
+}
+
+/// Sealed material of a version.
+pub fn material(kv: &impl Read, vault: Id128, kind: Kind, folded: &str, id: Id128) -> Result<Option<Vec<u8>>> {
+    Ok(kv.get(Table::Material, &keys::version(vault, kind, folded, id))?)
+}
+
+/// One page of a list: the items, and the cursor that the next page starts at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// At most as many as asked for.
+    pub items: Vec<T>,
+    /// Folded name or version to go on with; `None` on the last page.
+    pub next: Option<String>,
+}
+
+/// Live objects by name, each with its newest version. `from` is the folded name to start at.
+pub fn list(kv: &impl Read, vault: Id128, kind: Kind, from: &str, limit: usize) -> Result<Page<ObjectVersion>> {
+    page_of_heads(kv, Table::Objects, vault, kind, from, limit, |bytes| {
+        let head: Head = codec::from_versioned(FORMAT, bytes)?;
+        Ok((head, ()))
+    })
+    .map(|page| Page { items: page.items.into_iter().map(|(v, ())| v).collect(), next: page.next })
+}
+
+/// Soft-deleted objects by name.
+pub fn list_deleted(
+    kv: &impl Read,
+    vault: Id128,
+    kind: Kind,
+    from: &str,
+    limit: usize,
+) -> Result<Page<(ObjectVersion, Deletion)>> {
+    page_of_heads(kv, Table::Deleted, vault, kind, from, limit, |bytes| {
+        let found: DeletedHead = codec::from_versioned(FORMAT, bytes)?;
+        Ok((found.head, found.deletion))
+    })
+}
+
+fn page_of_heads<E>(
+    kv: &impl Read,
+    table: Table,
+    vault: Id128,
+    kind: Kind,
+    from: &str,
+    limit: usize,
+    head_of: impl Fn(&[u8]) -> Result<(Head, E)>,
+) -> Result<Page<(ObjectVersion, E)>> {
+    let prefix = keys::collection(vault, kind);
+    let start = if from.is_empty() { prefix.clone() } else { keys::object(vault, kind, from) };
+    let mut rows = kv.scan(table, &start, &keys::after(&prefix), limit + 1)?;
+    let next = if rows.len() > limit { rows.pop() } else { None };
+    let next = next.map(|(_, bytes)| head_of(&bytes)).transpose()?.map(|(head, _)| head.name.folded());
+    let mut items = Vec::with_capacity(rows.len());
+    for (_, bytes) in rows {
+        let (head, extra) = head_of(&bytes)?;
+        if let Some(found) = version(kv, vault, kind, &head.name.folded(), head.newest)? {
+            items.push((found, extra));
+        }
+    }
+    Ok(Page { items, next })
+}
+
+/// Versions of a live object by version id (contract section 7); empty when there is no such object.
+pub fn list_versions(
+    kv: &impl Read,
+    vault: Id128,
+    kind: Kind,
+    folded: &str,
+    from: Option<Id128>,
+    limit: usize,
+) -> Result<Page<ObjectVersion>> {
+    if head(kv, vault, kind, folded)?.is_none() {
+        return Ok(Page { items: Vec::new(), next: None });
+    }
+    let prefix = keys::object(vault, kind, folded);
+    let start = match from {
+        Some(id) => keys::version(vault, kind, folded, id),
+        None => prefix.clone(),
+    };
+    let rows = kv.scan(Table::Versions, &start, &keys::after(&prefix), limit + 1)?;
+    let mut items: Vec<ObjectVersion> = Vec::with_capacity(rows.len());
+    for (_, bytes) in &rows {
+        items.push(codec::from_versioned(FORMAT, bytes)?);
+    }
+    let next = if items.len() > limit { items.pop().map(|v| v.version.hex()) } else { None };
+    Ok(Page { items, next })
+}
+
+/// All versions of a live object, oldest first; `None` when there is no such object.
+pub fn all_versions(
+    kv: &impl Read,
+    vault: Id128,
+    kind: Kind,
+    folded: &str,
+    limit: usize,
+) -> Result<Option<Vec<ObjectVersion>>> {
+    if head(kv, vault, kind, folded)?.is_none() {
+        return Ok(None);
+    }
+    let mut versions = list_versions(kv, vault, kind, folded, None, limit)?.items;
+    versions.sort_by_key(|v| v.sequence);
+    Ok(Some(versions))
+}
+
+/// Soft-deleted objects whose retention is over at `now` (seconds), at most `limit`.
+pub fn due(kv: &impl Read, now: u64, limit: usize) -> Result<Vec<(Id128, Kind, DeletedHead)>> {
+    let mut found = Vec::new();
+    for (_, value) in kv.scan(Table::Due, &[], &keys::due(now.saturating_add(1), &[]), limit)? {
+        let (vault, kind, folded): (Id128, Kind, String) = codec::from_versioned(FORMAT, &value)?;
+        if let Some(head) = deleted_head(kv, vault, kind, &folded)? {
+            found.push((vault, kind, head));
+        }
+    }
+    Ok(found)
+}
+
+/// An application by client id.
+pub fn application(kv: &impl Read, app: Id128) -> Result<Option<Application>> {
+    row(kv, Table::Identity, &keys::application(app))
+}
+
+/// Token-signing keys, oldest first.
+pub fn token_keys(kv: &impl Read) -> Result<Vec<TokenKey>> {
+    let rows = kv.scan(Table::Identity, keys::TOKEN_KEYS, &keys::after(keys::TOKEN_KEYS), 64)?;
+    rows.iter().map(|(_, v)| codec::from_versioned(FORMAT, v).map_err(Into::into)).collect()
+}

@@ -1,0 +1,117 @@
+//! The stored rows. Each is written with [`FORMAT`] in front; golden bytes in the tests guard every one.
+
+use claviger_types::alg::PublicKey;
+use claviger_types::name::{Id128, ObjectName, VaultName};
+use claviger_types::outcome::{Deletion, Outcome};
+use serde::{Deserialize, Serialize};
+
+/// Format number of every row of this module.
+pub const FORMAT: u8 = 1;
+
+/// The world's own facts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct World {
+    /// Bound into every sealed form.
+    pub id: Id128,
+    /// Region name that replies show.
+    pub region: String,
+}
+
+/// A vault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vault {
+    /// Stable id.
+    pub id: Id128,
+    /// Unique in the region.
+    pub name: VaultName,
+    /// Tenant whose tokens the vault accepts.
+    pub tenant: Id128,
+    /// Subscription that backup blobs are bound to.
+    pub subscription: Id128,
+    /// Whether `-HSM` kinds are allowed.
+    pub premium: bool,
+    /// Days between delete and purge.
+    pub retention_days: u16,
+    /// Whether purge is left to the end of the retention.
+    pub purge_protection: bool,
+    /// The vault key, sealed under the world key. Gone with the vault: crypto-shredding.
+    pub wrapped_key: Vec<u8>,
+    /// When it was created, in seconds.
+    pub created: u64,
+    /// Log index that last changed the vault or its policies.
+    pub mod_index: u64,
+}
+
+/// The head of an object: what does not belong to one version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The name as first given.
+    pub name: ObjectName,
+    /// The newest version.
+    pub newest: Id128,
+    /// Sequence number of the next version.
+    pub next_sequence: u64,
+    /// Log index that last changed the object.
+    pub mod_index: u64,
+}
+
+/// The head of a soft-deleted object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletedHead {
+    /// As it was, to be put back by recover.
+    pub head: Head,
+    /// When it was deleted and when it goes.
+    pub deletion: Deletion,
+}
+
+/// An application and its service principal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Application {
+    /// Home tenant.
+    pub tenant: Id128,
+    /// Application (client) id.
+    pub app: Id128,
+    /// Object id of the service principal.
+    pub oid: Id128,
+    /// For people.
+    pub display_name: String,
+    /// Password hashes (PHC strings).
+    pub secret_hashes: Vec<String>,
+}
+
+/// A token-signing key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenKey {
+    /// `kid` in token headers.
+    pub kid: String,
+    /// Public half.
+    pub public: PublicKey,
+    /// Private half, sealed under the world key.
+    pub sealed: Vec<u8>,
+}
+
+/// What happened at one log index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// State time, in milliseconds.
+    pub time_ms: u64,
+    /// Command number and version.
+    pub cmd: (u16, u8),
+    /// Idempotency key of the request.
+    pub request_id: Id128,
+    /// SHA-256 of the entry with its blobs replaced by their hashes.
+    pub entry_hash: [u8; 32],
+    /// Audit chain up to and including this entry.
+    pub chain: [u8; 32],
+    /// Whether it was refused.
+    pub refused: bool,
+}
+
+/// What a retry gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// Hash of command and body: another request under the same id is not a retry.
+    pub entry_hash: [u8; 32],
+    /// The first outcome.
+    pub outcome: Outcome,
+}

@@ -1,0 +1,366 @@
+//! The state machine against a simple model, two replicas against each other, and golden bytes of every stored form.
+
+use crate::kv::{MemKv, Read, Table};
+use crate::{apply, read};
+use claviger_types::alg::{Curve, Kty, PublicKey};
+use claviger_types::command::*;
+use claviger_types::name::{Id128, Kind, ObjectName, VaultName};
+use claviger_types::outcome::{Outcome, Refusal};
+use claviger_types::permission::{AccessPolicy, KeyPermission, SecretPermission};
+use proptest::prelude::*;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+const VAULT: Id128 = Id128([7; 16]);
+const TENANT: Id128 = Id128([1; 16]);
+const ALICE: Id128 = Id128([2; 16]);
+
+fn id(n: u64) -> Id128 {
+    let mut bytes = [0xab; 16];
+    bytes[..8].copy_from_slice(&n.to_be_bytes());
+    Id128(bytes)
+}
+
+fn entry(n: u64, actor: Actor, time_ms: u64, command: &Command, blobs: Vec<Vec<u8>>) -> Entry {
+    Entry::new(id(n), actor, time_ms, command, blobs).unwrap()
+}
+
+fn setup() -> (MemKv, u64) {
+    let mut kv = MemKv::default();
+    let policy = AccessPolicy {
+        tenant: TENANT,
+        oid: ALICE,
+        keys: KeyPermission::everything(),
+        secrets: SecretPermission::everything(),
+    };
+    let commands = [
+        Command::InitWorld(InitWorld { world: Id128([9; 16]), region: "local".into() }),
+        Command::CreateVault(CreateVault {
+            id: VAULT,
+            name: VaultName::parse("demo").unwrap(),
+            tenant: TENANT,
+            subscription: Id128([3; 16]),
+            premium: true,
+            retention_days: 7,
+            purge_protection: false,
+            policies: vec![policy],
+        }),
+    ];
+    for (i, command) in (1u64..).zip(&commands) {
+        let outcome = apply(&mut kv, i, &entry(i, Actor::System, 1_000, command, vec![vec![0xee; 4]])).unwrap();
+        assert_eq!(outcome, Outcome::Done);
+    }
+    (kv, 2)
+}
+
+fn alice() -> Actor {
+    Actor::Principal { tenant: TENANT, oid: ALICE }
+}
+
+fn secret(name: &str, version: u64) -> Command {
+    Command::PutVersion(PutVersion {
+        vault: VAULT,
+        kind: Kind::Secret,
+        name: ObjectName::parse(name).unwrap(),
+        version: id(version),
+        attributes: Attributes { enabled: true, not_before: None, expires: None },
+        tags: Tags::new(),
+        content: Content::Secret { content_type: None },
+    })
+}
+
+fn object(name: &str) -> ObjectRef {
+    ObjectRef { vault: VAULT, kind: Kind::Secret, name: ObjectName::parse(name).unwrap() }
+}
+
+fn state_hash(kv: &MemKv) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for (table, key, value) in kv.rows() {
+        for part in [table.name().as_bytes(), key, value] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+    }
+    hash.finalize().into()
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Put(u8),
+    Disable(u8),
+    Delete(u8),
+    Recover(u8),
+    Purge(u8),
+    Retry,
+    Stranger(u8),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let name = 0u8..4;
+    prop_oneof![
+        4 => name.clone().prop_map(Op::Put),
+        2 => name.clone().prop_map(Op::Disable),
+        2 => name.clone().prop_map(Op::Delete),
+        1 => name.clone().prop_map(Op::Recover),
+        1 => name.clone().prop_map(Op::Purge),
+        1 => Just(Op::Retry),
+        1 => name.prop_map(Op::Stranger),
+    ]
+}
+
+/// What a secret is, told in the simplest way.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Model {
+    versions: Vec<(Id128, bool)>,
+    deleted: bool,
+}
+
+fn command_of(op: &Op, n: u64) -> Command {
+    let name = |i: &u8| format!("Name-{i}");
+    match op {
+        Op::Put(i) | Op::Stranger(i) => secret(&name(i), n),
+        Op::Disable(i) => Command::UpdateVersion(UpdateVersion {
+            vault: VAULT,
+            kind: Kind::Secret,
+            name: ObjectName::parse(&name(i)).unwrap(),
+            version: None,
+            enabled: Some(false),
+            not_before: None,
+            expires: None,
+            tags: None,
+            key_ops: None,
+            content_type: None,
+        }),
+        Op::Delete(i) => Command::DeleteObject(object(&name(i))),
+        Op::Recover(i) => Command::RecoverObject(object(&name(i))),
+        Op::Purge(i) => Command::PurgeObject(object(&name(i))),
+        Op::Retry => unreachable!("made by the caller"),
+    }
+}
+
+/// Applies an operation to the model; answers the refusal that the state machine must give.
+fn expect(model: &mut BTreeMap<u8, Model>, op: &Op, n: u64) -> Option<Refusal> {
+    match op {
+        Op::Put(i) => {
+            let m = model.entry(*i).or_default();
+            if m.deleted {
+                return Some(Refusal::DeletedButRecoverable);
+            }
+            m.versions.push((id(n), true));
+            None
+        }
+        Op::Stranger(_) => Some(Refusal::Forbidden),
+        Op::Disable(i) => match model.get_mut(i).filter(|m| !m.deleted) {
+            Some(m) => {
+                m.versions.last_mut().unwrap().1 = false;
+                None
+            }
+            None => Some(Refusal::NotFound),
+        },
+        Op::Delete(i) => match model.get_mut(i).filter(|m| !m.deleted) {
+            Some(m) => {
+                m.deleted = true;
+                None
+            }
+            None => Some(Refusal::NotFound),
+        },
+        Op::Recover(i) => match model.get_mut(i).filter(|m| m.deleted) {
+            Some(m) => {
+                m.deleted = false;
+                None
+            }
+            None => Some(Refusal::DeletedNotFound),
+        },
+        Op::Purge(i) => {
+            if model.get(i).is_some_and(|m| m.deleted) {
+                model.remove(i);
+                None
+            } else {
+                Some(Refusal::DeletedNotFound)
+            }
+        }
+        Op::Retry => None,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Random commands: outcomes and state agree with the model, a retry gives the first outcome, a second replica that is
+    /// restored from a copy in the middle ends with the same bytes.
+    #[test]
+    fn agrees_with_the_model(ops in prop::collection::vec(op(), 1..60), copy_at in 0usize..60) {
+        let (mut kv, mut index) = setup();
+        let mut other: Option<MemKv> = None;
+        let mut log: Vec<(u64, Entry)> = Vec::new();
+        let mut model: BTreeMap<u8, Model> = BTreeMap::new();
+        let mut last: Option<(Entry, Outcome)> = None;
+        for (step, op) in ops.iter().enumerate() {
+            if step == copy_at {
+                other = Some(kv.clone());
+                log.clear();
+            }
+            index += 1;
+            if let Op::Retry = op {
+                if let Some((mut again, first)) = last.clone() {
+                    again.time_ms += 5;
+                    prop_assert_eq!(&apply(&mut kv, index, &again).unwrap(), &first);
+                    log.push((index, again));
+                }
+                continue;
+            }
+            let actor = if let Op::Stranger(_) = op { Actor::Principal { tenant: TENANT, oid: id(1) } } else { alice() };
+            let e = entry(1000 + index, actor, 1_000 * index, &command_of(op, index), vec![vec![step as u8; 8]]);
+            let outcome = apply(&mut kv, index, &e).unwrap();
+            match expect(&mut model, op, index) {
+                Some(refusal) => prop_assert_eq!(&outcome, &Outcome::Refused(refusal)),
+                None => prop_assert!(!matches!(outcome, Outcome::Refused(_)), "{:?}", outcome),
+            }
+            last = Some((e.clone(), outcome));
+            log.push((index, e));
+        }
+        for i in 0u8..4 {
+            let folded = format!("name-{i}");
+            let live = read::all_versions(&kv, VAULT, Kind::Secret, &folded, 500).unwrap();
+            let live = live.map(|vs| vs.iter().map(|v| (v.version, v.attributes.enabled)).collect::<Vec<_>>());
+            let want = model.get(&i).filter(|m| !m.deleted).map(|m| m.versions.clone());
+            prop_assert_eq!(live, want);
+            let deleted = read::deleted(&kv, VAULT, Kind::Secret, &folded).unwrap().is_some();
+            prop_assert_eq!(deleted, model.get(&i).is_some_and(|m| m.deleted));
+        }
+        let material = kv.scan(Table::Material, &[], &[0xff; 64], 10_000).unwrap().len();
+        prop_assert_eq!(material, model.values().map(|m| m.versions.len()).sum::<usize>());
+        if let Some(mut other) = other {
+            for (i, e) in &log {
+                apply(&mut other, *i, e).unwrap();
+            }
+            prop_assert_eq!(state_hash(&other), state_hash(&kv));
+            prop_assert!(other == kv);
+        }
+    }
+}
+
+#[test]
+fn lists_page_by_page() {
+    let (mut kv, mut index) = setup();
+    for i in 0..60 {
+        index += 1;
+        let name = format!("n{i:03}");
+        apply(&mut kv, index, &entry(index, alice(), 5_000, &secret(&name, index), vec![vec![1]])).unwrap();
+    }
+    let (mut from, mut seen) = (String::new(), Vec::new());
+    loop {
+        let page = read::list(&kv, VAULT, Kind::Secret, &from, 25).unwrap();
+        assert!(page.items.len() <= 25);
+        seen.extend(page.items.into_iter().map(|v| v.name.to_string()));
+        match page.next {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    assert_eq!(seen, (0..60).map(|i| format!("n{i:03}")).collect::<Vec<_>>());
+    assert!(read::list(&kv, VAULT, Kind::Key, "", 25).unwrap().items.is_empty());
+}
+
+#[test]
+fn the_clock_never_runs_backwards_and_purge_waits_for_it() {
+    let (mut kv, _) = setup();
+    let day = 86_400_000;
+    apply(&mut kv, 3, &entry(3, alice(), 100 * day, &secret("s", 3), vec![vec![1]])).unwrap();
+    apply(&mut kv, 4, &entry(4, alice(), 50 * day, &Command::DeleteObject(object("S")), vec![])).unwrap();
+    let (_, deletion) = read::deleted(&kv, VAULT, Kind::Secret, "s").unwrap().unwrap();
+    assert_eq!((deletion.deleted, deletion.purge), (100 * 86_400, 107 * 86_400));
+
+    let purge = Command::PurgeObject(object("s"));
+    let early = apply(&mut kv, 5, &entry(5, Actor::System, 106 * day, &purge, vec![])).unwrap();
+    assert_eq!(early, Outcome::Refused(Refusal::NotDue));
+    assert!(read::due(&kv, 106 * 86_400, 10).unwrap().is_empty());
+    assert_eq!(read::due(&kv, 107 * 86_400, 10).unwrap().len(), 1);
+    let late = apply(&mut kv, 6, &entry(6, Actor::System, 107 * day, &purge, vec![])).unwrap();
+    assert_eq!(late, Outcome::Done);
+    assert!(read::due(&kv, u64::MAX - 1, 10).unwrap().is_empty());
+}
+
+#[test]
+fn an_unknown_command_stops_the_node() {
+    let (mut kv, _) = setup();
+    let mut e = entry(3, alice(), 1, &secret("s", 3), vec![]);
+    e.cmd_v = 99;
+    assert!(apply(&mut kv, 3, &e).unwrap_err().to_string().starts_with("UNKNOWN_COMMAND"));
+}
+
+/// The stored bytes of a fixed history: entries, rows, chain. A change here breaks old data directories.
+#[test]
+fn golden_bytes() {
+    let (mut kv, _) = setup();
+    let key = Command::PutVersion(PutVersion {
+        vault: VAULT,
+        kind: Kind::Key,
+        name: ObjectName::parse("K-1").unwrap(),
+        version: id(3),
+        attributes: Attributes { enabled: true, not_before: Some(5), expires: Some(6) },
+        tags: Tags::from([("a".into(), "b".into())]),
+        content: Content::Key {
+            kty: Kty::Ec,
+            public: PublicKey::Ec { curve: Curve::P256, x: vec![1; 32], y: vec![2; 32] },
+            key_ops: vec!["sign".into()],
+        },
+    });
+    let update = command_of(&Op::Disable(1), 0);
+    let restore = Command::RestoreObject(RestoreObject {
+        object: object("r"),
+        versions: vec![RestoredVersion {
+            version: id(8),
+            created: 1,
+            updated: 2,
+            attributes: Attributes { enabled: false, not_before: None, expires: None },
+            tags: Tags::new(),
+            content: Content::Secret { content_type: Some("t".into()) },
+        }],
+    });
+    let others = [
+        Command::SetPolicies(SetPolicies { vault: VAULT, policies: vec![] }),
+        Command::PutApplication(PutApplication {
+            tenant: TENANT,
+            app: id(1),
+            oid: ALICE,
+            display_name: "app".into(),
+            secret_hashes: vec!["$hash".into()],
+        }),
+        Command::PutTokenKey(PutTokenKey {
+            kid: "kid".into(),
+            public: PublicKey::Rsa { n: vec![3; 4], e: vec![1, 0, 1] },
+        }),
+    ];
+    let commands = [
+        key,
+        secret("name-1", 4),
+        update,
+        Command::DeleteObject(object("name-1")),
+        Command::RecoverObject(object("name-1")),
+        restore,
+    ]
+    .into_iter()
+    .chain([Command::DeleteObject(object("r")), Command::PurgeObject(object("r"))]);
+    let mut text = String::new();
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    for (index, (actor, command)) in
+        (3u64..).zip(commands.map(|c| (alice(), c)).chain(others.into_iter().map(|c| (Actor::System, c))))
+    {
+        let e = entry(index, actor, 1_000 * index, &command, vec![vec![0xcc; 3]]);
+        let bytes = e.to_bytes().unwrap();
+        assert_eq!(Entry::from_bytes(&bytes).unwrap(), e);
+        let outcome = apply(&mut kv, index, &e).unwrap();
+        assert!(!matches!(outcome, Outcome::Refused(_)), "{command:?}: {outcome:?}");
+        text += &format!("entry {} {}\n", command.name(), hex(&bytes));
+    }
+    for (table, key, value) in kv.rows() {
+        text += &format!("{} {} {}\n", table.name(), hex(key), hex(value));
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/history-v1.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    let want = std::fs::read_to_string(path).unwrap();
+    assert!(text == want, "stored bytes changed; see {path}. A new meaning needs a new command or format number");
+}

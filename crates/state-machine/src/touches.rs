@@ -1,0 +1,35 @@
+//! Which parts of the state a command may change (design B1): what a local read has to look out for.
+
+use claviger_types::command::Command;
+use claviger_types::name::{Id128, Kind};
+
+/// A part of the state that reads depend on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ConflictKey {
+    /// Everything: world, identity.
+    World,
+    /// A vault's own row and its policies.
+    Vault(Id128),
+    /// One object, by folded name.
+    Object(Id128, Kind, String),
+    /// Any object of a vault: what lists depend on.
+    VaultAny(Id128),
+}
+
+/// The conflict keys of a command. Applying it changes nothing outside them, bookkeeping aside.
+pub fn touches(command: &Command) -> Vec<ConflictKey> {
+    let object = |vault: Id128, kind: Kind, folded: String| {
+        vec![ConflictKey::Object(vault, kind, folded), ConflictKey::VaultAny(vault)]
+    };
+    match command {
+        Command::InitWorld(_) | Command::PutApplication(_) | Command::PutTokenKey(_) => vec![ConflictKey::World],
+        Command::CreateVault(c) => vec![ConflictKey::World, ConflictKey::Vault(c.id)],
+        Command::SetPolicies(c) => vec![ConflictKey::Vault(c.vault)],
+        Command::PutVersion(c) => object(c.vault, c.kind, c.name.folded()),
+        Command::UpdateVersion(c) => object(c.vault, c.kind, c.name.folded()),
+        Command::DeleteObject(c) | Command::RecoverObject(c) | Command::PurgeObject(c) => {
+            object(c.vault, c.kind, c.name.folded())
+        }
+        Command::RestoreObject(c) => object(c.object.vault, c.object.kind, c.object.name.folded()),
+    }
+}
