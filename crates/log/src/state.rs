@@ -5,7 +5,7 @@
 
 use crate::snapshot::SnapshotDir;
 use crate::{other, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, RAFT_FORMAT};
-use claviger_state_machine::{apply, Kv, Read, StoreError, Table};
+use claviger_state_machine::{apply, kv::Row, Kv, Read, StoreError, Table};
 use claviger_types::codec;
 use claviger_types::command::Entry;
 use claviger_types::outcome::Outcome;
@@ -97,7 +97,7 @@ fn scan_db(
     from: &[u8],
     to: &[u8],
     limit: usize,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+) -> Result<Vec<Row>, StoreError> {
     if from >= to {
         return Ok(Vec::new());
     }
@@ -112,7 +112,7 @@ impl Read for View<'_> {
         self.snapshot.get_cf(&family(self.db, table)?, key).map_err(store)
     }
 
-    fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
         let mut options = ReadOptions::default();
         options.set_snapshot(&self.snapshot);
         scan_db(self.db, options, table, from, to, limit)
@@ -133,7 +133,7 @@ impl Read for Run<'_> {
         }
     }
 
-    fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
         if from >= to {
             return Ok(Vec::new());
         }

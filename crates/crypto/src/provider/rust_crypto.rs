@@ -4,11 +4,13 @@
 //! hold `aws-lc-rs` against. RSA private operations are always blinded (the `rsa` crate draws the blinding factor from
 //! the operating system).
 //!
-//! **A difference in kind.** For `RSA1_5` the `rsa` crate rejects implicitly (draft-irtf-cfrg-rsa-guidance section 7.2):
+//! **Differences in kind.** For `RSA1_5` the `rsa` crate rejects implicitly (draft-irtf-cfrg-rsa-guidance section 7.2):
 //! a ciphertext of the right length with broken padding yields a deterministic random-looking message instead of an
 //! error, so that padding cannot be told from content. AWS-LC, which [`super::Hybrid`] uses for `RSA1_5`, answers
 //! [`CryptoError::Failed`]. Re-implementing the unpadding to make both err would add the very oracle that the crate
-//! removed (RUSTSEC-2023-0071).
+//! removed (RUSTSEC-2023-0071). For OAEP the crate leaves the first octet of the padded block unchecked (RFC 8017
+//! section 7.1.2 step 3g wants it zero), because telling that octet apart is Manger's attack; AWS-LC checks it in
+//! constant time. The Wycheproof tests hold both differences to exactly the vectors that show them.
 
 use std::sync::Arc;
 
