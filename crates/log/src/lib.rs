@@ -6,12 +6,15 @@
 //! applied index that the batch carries.
 //!
 //! Ordering that must always hold: `purged <= snapshot <= applied <= committed <= last`. The log is purged only up to a
-//! snapshot, and a snapshot is a flushed, synced checkpoint.
+//! snapshot, and a snapshot is a flushed, synced checkpoint. An interrupted install may leave `snapshot` or `applied`
+//! ahead; openraft finishes it at start-up. [`check_order`] refuses everything else.
 
+mod order;
 mod raft_log;
 mod snapshot;
 mod state;
 
+pub use order::check_order;
 pub use raft_log::RaftLog;
 pub use snapshot::{FileHandle, SnapshotDir};
 pub use state::{StateBuilder, StateMachine, StateStore, View};
@@ -19,7 +22,9 @@ pub use state::{StateBuilder, StateMachine, StateStore, View};
 use claviger_types::outcome::Outcome;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::fs::File;
 use std::io;
+use std::path::Path;
 
 /// What openraft replicates: the bytes of one [`claviger_types::command::Entry`], opaque to it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +79,16 @@ pub type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Snapsho
 
 /// Format number of stored openraft values (log entries, votes, membership).
 pub(crate) const RAFT_FORMAT: u8 = 1;
+
+/// RocksDB's own text logs, bounded: by default it keeps a thousand of any size.
+fn info_log(options: &mut rocksdb::Options) {
+    options.set_keep_log_file_num(4);
+    options.set_max_log_file_size(8 * 1024 * 1024);
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
 
 fn other(error: impl fmt::Display) -> io::Error {
     io::Error::other(error.to_string())

@@ -1,25 +1,30 @@
 //! The Raft log in RocksDB, with group commit.
 //!
 //! Appends go to the write-ahead log without a sync; one thread syncs whatever has gathered and then calls back, so a sync
-//! (the costly part) is shared by all that wait. After a failed sync nothing more is acknowledged: the page cache can no
-//! longer be trusted (fsync errors are reported once), so the node has to stop and be started again.
+//! (the costly part) is shared by all that wait. Votes and truncations are synced before they return. All of it shares one
+//! write-ahead log, so that a sync covers everything written before it, in order: that is what openraft asks of log and
+//! vote.
+//!
+//! After a failed sync nothing more is acknowledged: the page cache can no longer be trusted (fsync errors are reported
+//! once), so the node has to stop and be started again.
 
-use crate::{other, LogId, RaftEntry, TypeConfig, Vote, RAFT_FORMAT};
+use crate::{info_log, other, sync_dir, LogId, RaftEntry, TypeConfig, Vote, RAFT_FORMAT};
 use claviger_types::codec;
+use futures::{stream, Stream};
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::OptionalSend;
 use rocksdb::{
-    BoundColumnFamily, ColumnFamilyDescriptor, DBWithThreadMode, IteratorMode, MultiThreaded, Options, WriteBatch,
-    WriteOptions,
+    BoundColumnFamily, ColumnFamilyDescriptor, DBWithThreadMode, Direction, IteratorMode, MultiThreaded, Options,
+    WriteBatch,
 };
 use serde::de::DeserializeOwned;
-use serde::Serialize;
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 use std::path::Path;
-use std::sync::{mpsc, Arc};
+use std::sync::{mpsc, Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 type Db = DBWithThreadMode<MultiThreaded>;
 
@@ -33,14 +38,25 @@ const WAL_FILES_KEPT: usize = 4;
 /// Callbacks that may wait for one sync. openraft's own pipeline is far smaller; a full queue slows the appender down.
 const SYNC_QUEUE: usize = 4096;
 
-/// Bytes of entries returned by one read, for replication to a follower that is behind.
+/// Bytes of entries in memory at once when a long range is read: for a follower that is behind, and for applying.
 const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The log of one node. Clones share it.
+/// The log of one node. Clones share it; when the last one goes, the sync thread has ended and the files are closed.
 #[derive(Clone)]
 pub struct RaftLog {
-    db: Arc<Db>,
-    sync: mpsc::SyncSender<IOFlushed<TypeConfig>>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    disk: Arc<Disk>,
+    queue: Option<mpsc::SyncSender<IOFlushed<TypeConfig>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Disk {
+    db: Db,
+    /// Held during a sync, so that no other sync can succeed between a failure and its being noted here.
+    failed: Mutex<Option<String>>,
 }
 
 impl RaftLog {
@@ -51,18 +67,63 @@ impl RaftLog {
         options.create_missing_column_families(true);
         options.set_recycle_log_file_num(WAL_FILES_KEPT);
         options.set_max_total_wal_size(256 * 1024 * 1024);
+        info_log(&mut options);
         let mut log_options = Options::default();
         log_options.set_compression_type(rocksdb::DBCompressionType::Lz4);
         log_options.set_write_buffer_size(32 * 1024 * 1024);
         let families =
             [ColumnFamilyDescriptor::new("default", Options::default()), ColumnFamilyDescriptor::new(LOG, log_options)];
-        let db = Arc::new(Db::open_cf_descriptors(&options, dir, families).map_err(other)?);
-        let (sync, queue) = mpsc::sync_channel(SYNC_QUEUE);
-        let for_thread = db.clone();
-        std::thread::Builder::new().name("log-sync".into()).spawn(move || sync_loop(&for_thread, &queue))?;
-        Ok(Self { db, sync })
+        let db = Db::open_cf_descriptors(&options, dir, families).map_err(other)?;
+        if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+            sync_dir(parent)?;
+        }
+        let disk = Arc::new(Disk { db, failed: Mutex::new(None) });
+        let (queue, receiver) = mpsc::sync_channel(SYNC_QUEUE);
+        let for_thread = disk.clone();
+        let thread = std::thread::Builder::new().name("log-sync".into()).spawn(move || {
+            while let Ok(first) = receiver.recv() {
+                let mut waiting: Vec<IOFlushed<TypeConfig>> = vec![first];
+                waiting.extend(receiver.try_iter());
+                let result = for_thread.sync();
+                for callback in waiting {
+                    callback.io_completed(result.as_ref().map(|_| ()).map_err(other));
+                }
+            }
+        })?;
+        Ok(Self { inner: Arc::new(Inner { disk, queue: Some(queue), thread: Some(thread) }) })
     }
 
+    /// Index of the last entry or, when all are purged, of the last purged one; `None` for a log that never held any.
+    pub fn last_index(&self) -> io::Result<Option<u64>> {
+        Ok(self.inner.disk.bounds()?.last_log_id.map(|id| id.index))
+    }
+
+    pub(crate) fn bounds(&self) -> io::Result<LogState<TypeConfig>> {
+        self.inner.disk.bounds()
+    }
+
+    pub(crate) fn vote(&self) -> io::Result<Option<Vote>> {
+        self.inner.disk.get(VOTE)
+    }
+
+    /// Runs something that waits for the disk where it does not hold up other tasks.
+    async fn blocking(&self, work: impl FnOnce(&Disk) -> io::Result<()> + Send + 'static) -> io::Result<()> {
+        let disk = self.inner.disk.clone();
+        tokio::task::spawn_blocking(move || work(&disk)).await.map_err(other)?
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the sync thread was reported where it happened, and closed the queue.
+            thread.join().ok();
+        }
+    }
+}
+
+impl Disk {
     fn log(&self) -> io::Result<Arc<BoundColumnFamily<'_>>> {
         self.db.cf_handle(LOG).ok_or_else(|| other("column family `log` is missing"))
     }
@@ -72,91 +133,119 @@ impl RaftLog {
         bytes.map(|b| codec::from_versioned(RAFT_FORMAT, &b)).transpose().map_err(other)
     }
 
-    fn put_synced<T: Serialize>(&self, key: &[u8], value: &T) -> io::Result<()> {
-        let bytes = codec::to_versioned(RAFT_FORMAT, value).map_err(other)?;
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        self.db.put_opt(key, bytes, &options).map_err(other)
+    /// Makes everything written so far durable.
+    fn sync(&self) -> io::Result<()> {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = &*failed {
+            return Err(other(error));
+        }
+        self.db.flush_wal(true).map_err(|error| {
+            tracing::error!(%error, "log sync failed; this node acknowledges nothing more");
+            *failed = Some(error.to_string());
+            other(error)
+        })
     }
 
-    fn last_entry(&self) -> io::Result<Option<RaftEntry>> {
-        match self.db.iterator_cf(&self.log()?, IteratorMode::End).next() {
+    fn bounds(&self) -> io::Result<LogState<TypeConfig>> {
+        let last_purged_log_id = self.get::<LogId>(PURGED)?;
+        let last_log_id = match self.db.iterator_cf(&self.log()?, IteratorMode::End).next() {
             Some(row) => {
                 let (_, value) = row.map_err(other)?;
-                Ok(Some(codec::from_versioned(RAFT_FORMAT, &value).map_err(other)?))
+                let entry: RaftEntry = codec::from_versioned(RAFT_FORMAT, &value).map_err(other)?;
+                Some(entry.log_id())
             }
-            None => Ok(None),
-        }
+            None => last_purged_log_id,
+        };
+        Ok(LogState { last_purged_log_id, last_log_id })
     }
 
-    /// Index of the last entry, 0 when the log is empty; for start-up checks.
-    pub fn last_index(&self) -> io::Result<u64> {
-        let purged = self.get::<LogId>(PURGED)?.map_or(0, |id| id.index);
-        Ok(self.last_entry()?.map_or(purged, |entry| entry.log_id().index))
+    /// Entries of a range, without a hole; at least one if there is one, then as many as `bytes_max` allows.
+    fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<RaftEntry>> {
+        let log = self.log()?;
+        let rows = self.db.iterator_cf(&log, IteratorMode::From(&range.start.to_be_bytes(), Direction::Forward));
+        let (mut entries, mut bytes, mut expected) = (Vec::new(), 0, None);
+        for row in rows {
+            let (key, value) = row.map_err(other)?;
+            let index = u64::from_be_bytes(key.as_ref().try_into().map_err(|_| other("malformed log key"))?);
+            bytes += value.len();
+            if index >= range.end || (!entries.is_empty() && bytes > bytes_max) {
+                break;
+            }
+            if expected.is_some_and(|expected| expected != index) {
+                return Err(other(format!("the log has a hole before index {index}")));
+            }
+            expected = Some(index + 1);
+            entries.push(codec::from_versioned(RAFT_FORMAT, &value).map_err(other)?);
+        }
+        Ok(entries)
+    }
+
+    /// The rows of `from..to`; to the end of the log without `to`.
+    fn remove(&self, batch: &mut WriteBatch, from: u64, to: Option<u64>) -> io::Result<()> {
+        let end = to.map_or([0xff; 9].to_vec(), |to| to.to_be_bytes().to_vec());
+        batch.delete_range_cf(&self.log()?, from.to_be_bytes().to_vec(), end);
+        Ok(())
     }
 }
 
-fn sync_loop(db: &Db, queue: &mpsc::Receiver<IOFlushed<TypeConfig>>) {
-    let mut failed: Option<String> = None;
-    while let Ok(first) = queue.recv() {
-        let mut waiting = vec![first];
-        waiting.extend(queue.try_iter());
-        if failed.is_none() {
-            if let Err(error) = db.flush_wal(true) {
-                tracing::error!(%error, "log sync failed; this node acknowledges nothing more");
-                failed = Some(error.to_string());
-            }
-        }
-        for callback in waiting {
-            callback.io_completed(match &failed {
-                None => Ok(()),
-                Some(error) => Err(other(error)),
-            });
-        }
-    }
+fn indexes(range: &impl RangeBounds<u64>) -> Range<u64> {
+    let start = match range.start_bound() {
+        Bound::Included(i) => *i,
+        Bound::Excluded(i) => i.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(i) => i.saturating_add(1),
+        Bound::Excluded(i) => *i,
+        Bound::Unbounded => u64::MAX,
+    };
+    start..end
 }
 
 impl RaftLogReader<TypeConfig> for RaftLog {
+    /// A page at a time: what has to be applied after a restart may be the whole log.
+    async fn entries_stream<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = io::Result<RaftEntry>> + OptionalSend {
+        let disk = self.inner.disk.clone();
+        let mut rest = indexes(&range);
+        let mut page = Vec::new().into_iter();
+        let mut first = true;
+        stream::iter(std::iter::from_fn(move || {
+            if page.as_slice().is_empty() {
+                match disk.read(rest.clone(), READ_BYTES_MAX) {
+                    Ok(entries) => page = entries.into_iter(),
+                    Err(error) => {
+                        rest.end = rest.start;
+                        return Some(Err(error));
+                    }
+                }
+            }
+            let entry: RaftEntry = page.next()?;
+            let index = entry.log_id().index;
+            if !first && index != rest.start {
+                (page, rest.end) = (Vec::new().into_iter(), rest.start);
+                return Some(Err(other(format!("the log has a hole before index {index}"))));
+            }
+            (first, rest.start) = (false, index + 1);
+            Some(Ok(entry))
+        }))
+    }
+
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
         range: RB,
     ) -> io::Result<Vec<RaftEntry>> {
-        let start = match range.start_bound() {
-            Bound::Included(i) => *i,
-            Bound::Excluded(i) => i + 1,
-            Bound::Unbounded => 0,
-        };
-        let log = self.log()?;
-        let rows = self.db.iterator_cf(&log, IteratorMode::From(&start.to_be_bytes(), rocksdb::Direction::Forward));
-        let mut entries = Vec::new();
-        for row in rows {
-            let (key, value) = row.map_err(other)?;
-            let index = u64::from_be_bytes(key.as_ref().try_into().map_err(|_| other("malformed log key"))?);
-            if !range.contains(&index) {
-                break;
-            }
-            entries.push(codec::from_versioned(RAFT_FORMAT, &value).map_err(other)?);
-        }
-        Ok(entries)
+        self.inner.disk.read(indexes(&range), usize::MAX)
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
-        self.get(VOTE)
+        self.vote()
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<RaftEntry>> {
-        let log = self.log()?;
-        let rows = self.db.iterator_cf(&log, IteratorMode::From(&start.to_be_bytes(), rocksdb::Direction::Forward));
-        let (mut entries, mut bytes) = (Vec::new(), 0);
-        for row in rows {
-            let (key, value) = row.map_err(other)?;
-            bytes += value.len();
-            if key.as_ref() >= end.to_be_bytes().as_slice() || (!entries.is_empty() && bytes > READ_BYTES_MAX) {
-                break;
-            }
-            entries.push(codec::from_versioned(RAFT_FORMAT, &value).map_err(other)?);
-        }
-        Ok(entries)
+        self.inner.disk.read(start..end, READ_BYTES_MAX)
     }
 }
 
@@ -164,9 +253,7 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
-        let last_purged_log_id = self.get::<LogId>(PURGED)?;
-        let last_log_id = self.last_entry()?.map(|entry| entry.log_id()).or(last_purged_log_id);
-        Ok(LogState { last_purged_log_id, last_log_id })
+        self.bounds()
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -174,7 +261,12 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.put_synced(VOTE, vote)
+        let bytes = codec::to_versioned(RAFT_FORMAT, vote).map_err(other)?;
+        self.blocking(move |disk| {
+            disk.db.put(VOTE, bytes).map_err(other)?;
+            disk.sync()
+        })
+        .await
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
@@ -182,35 +274,40 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
         I: IntoIterator<Item = RaftEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let log = self.log()?;
+        let disk = &self.inner.disk;
+        let log = disk.log()?;
         let mut batch = WriteBatch::default();
         for entry in entries {
             let bytes = codec::to_versioned(RAFT_FORMAT, &entry).map_err(other)?;
             batch.put_cf(&log, entry.log_id().index.to_be_bytes(), bytes);
         }
-        self.db.write(batch).map_err(other)?;
-        self.sync.send(callback).map_err(|_| other("the log's sync thread has ended"))
+        disk.db.write(batch).map_err(other)?;
+        let queue = self.inner.queue.as_ref().ok_or_else(|| other("the log is closed"))?;
+        queue.send(callback).map_err(|_| other("the log's sync thread has ended"))
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        let from = last.map_or(0, |id| id.index + 1);
-        self.remove(from, None)?;
-        self.db.flush_wal(true).map_err(other)
+        // Synced: a snapshot that is installed next must not find the conflicting entries again after a power failure.
+        self.blocking(move |disk| {
+            let mut batch = WriteBatch::default();
+            disk.remove(&mut batch, last.map_or(0, |id| id.index + 1), None)?;
+            disk.db.write(batch).map_err(other)?;
+            disk.sync()
+        })
+        .await
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        // The mark first: after a crash in between, entries below it are ignored and purged again.
-        self.put_synced(PURGED, &upto)?;
-        self.remove(0, Some(upto.index + 1))
-    }
-}
-
-impl RaftLog {
-    fn remove(&self, from: u64, to: Option<u64>) -> io::Result<()> {
-        let log = self.log()?;
-        let end = to.map_or([0xff; 9].to_vec(), |to| to.to_be_bytes().to_vec());
+        // Mark and rows go together: a mark beyond the last row would be an inverted log. Not synced: without this batch
+        // the log is as it was, and what comes later does not become durable before it.
+        let disk = &self.inner.disk;
+        let from = disk.get::<LogId>(PURGED)?.map_or(0, |id| id.index + 1);
+        if upto.index < from {
+            return Ok(());
+        }
         let mut batch = WriteBatch::default();
-        batch.delete_range_cf(&log, from.to_be_bytes().to_vec(), end);
-        self.db.write(batch).map_err(other)
+        batch.put(PURGED, codec::to_versioned(RAFT_FORMAT, &upto).map_err(other)?);
+        disk.remove(&mut batch, from, Some(upto.index + 1))?;
+        disk.db.write(batch).map_err(other)
     }
 }

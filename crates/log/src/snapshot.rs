@@ -1,10 +1,11 @@
 //! Snapshots: a RocksDB checkpoint (hard links) in a folder of its own, streamed file by file.
 
-use crate::{other, SnapshotMeta, RAFT_FORMAT};
+use crate::{other, sync_dir, SnapshotMeta, RAFT_FORMAT};
 use claviger_types::codec;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 /// File beside the checkpoint that says what it holds up to.
 const META: &str = "CLAVIGER-SNAPSHOT";
@@ -12,11 +13,13 @@ const META: &str = "CLAVIGER-SNAPSHOT";
 /// Largest number of files in a snapshot that is accepted: RocksDB makes a few hundred for a hundred gigabytes.
 const FILES_MAX: usize = 100_000;
 
-/// A folder with a checkpoint. The folder belongs to the store; dropping this value removes nothing.
+/// A folder with a checkpoint. The folder belongs to the store; dropping this value removes nothing, but while one that the
+/// store gave out lives, newer snapshots leave its folder alone: a transfer may take longer than the next snapshot.
 #[derive(Debug, Clone)]
 pub struct SnapshotDir {
     /// The folder.
     pub path: PathBuf,
+    lease: Arc<()>,
 }
 
 /// One file of a snapshot.
@@ -29,13 +32,25 @@ pub struct FileHandle {
 }
 
 impl SnapshotDir {
-    /// The checkpoint's files, in order of name.
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self { path, lease: Arc::new(()) }
+    }
+
+    /// Whether clones of this value live.
+    pub(crate) fn is_lent(&self) -> bool {
+        Arc::strong_count(&self.lease) > 1
+    }
+
+    /// The snapshot's files, in order of name, without RocksDB's lock and text logs.
     pub fn files(&self) -> io::Result<Vec<FileHandle>> {
         let mut files = Vec::new();
         for item in fs::read_dir(&self.path)? {
             let item = item?;
             if item.file_type()?.is_file() {
                 let name = item.file_name().into_string().map_err(|_| other("snapshot file name is not UTF-8"))?;
+                if name == "LOCK" || name == "LOG" || name.starts_with("LOG.old") {
+                    continue;
+                }
                 files.push(FileHandle { name, len: item.metadata()?.len() });
             }
         }
@@ -58,13 +73,13 @@ impl SnapshotDir {
             fs::remove_dir_all(&path)?;
         }
         fs::create_dir_all(&path)?;
-        Ok(Self { path })
+        Ok(Self::at(path))
     }
 
     /// Appends received bytes to a file; `offset` must be its present length.
     pub fn write(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let path = self.file(name)?;
-        if fs::read_dir(&self.path)?.count() > FILES_MAX {
+        if offset == 0 && fs::read_dir(&self.path)?.count() >= FILES_MAX {
             return Err(other("too many files in a snapshot"));
         }
         let mut file = fs::OpenOptions::new().create(true).append(true).open(path)?;
@@ -79,7 +94,7 @@ impl SnapshotDir {
         for file in self.files()? {
             File::open(self.file(&file.name)?)?.sync_all()?;
         }
-        File::open(&self.path)?.sync_all()
+        sync_dir(&self.path)
     }
 
     pub(crate) fn write_meta(&self, meta: &SnapshotMeta) -> io::Result<()> {
@@ -108,7 +123,7 @@ impl SnapshotDir {
                 File::open(&to)?.sync_all()?;
             }
         }
-        File::open(target)?.sync_all()
+        sync_dir(target)
     }
 
     /// The path of a file, refusing anything that is not a plain name: a peer's bytes never choose a place outside.

@@ -2,9 +2,13 @@
 //!
 //! Committed entries are applied in runs: each run is decided against the tables plus the run's own changes, then written
 //! as one atomic batch that also holds the applied log id and the membership. Outcomes are answered after the write.
+//!
+//! On disk: `STATE` names the folder in use (`state-1`, `state-2`, ...), `snapshots/<index>` holds the snapshot, `incoming`
+//! and `building` are unfinished work. An install makes the next folder, keeps the received snapshot, and only then turns
+//! the pointer: before that a restart goes on with the old state and installs the kept snapshot, after it with the new.
 
 use crate::snapshot::SnapshotDir;
-use crate::{other, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, RAFT_FORMAT};
+use crate::{info_log, other, sync_dir, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, RAFT_FORMAT};
 use claviger_state_machine::{apply, kv::Row, Kv, Read, StoreError, Table};
 use claviger_types::codec;
 use claviger_types::command::Entry;
@@ -23,7 +27,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::watch;
 
 type Db = DBWithThreadMode<MultiThreaded>;
@@ -34,6 +38,9 @@ const MEMBERSHIP: &[u8] = b"raft/membership";
 
 /// Entries in one atomic run: bounds memory and the time until the first of them is answered.
 const RUN_ENTRIES_MAX: usize = 256;
+
+/// Payload bytes after which a run is full, for the same reason.
+const RUN_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Rows read at once while hashing: bounds memory.
 const HASH_PAGE_ROWS: usize = 1024;
@@ -52,7 +59,9 @@ struct Inner {
     db: RwLock<Arc<Db>>,
     applied: watch::Sender<u64>,
     /// Only one snapshot is built or installed at a time.
-    snapshots: Mutex<()>,
+    work: Mutex<()>,
+    /// Snapshots that were given out and may still be read.
+    lent: Mutex<Vec<SnapshotDir>>,
 }
 
 /// A consistent view of the tables at one applied index.
@@ -66,10 +75,25 @@ fn store(error: impl std::fmt::Display) -> StoreError {
 }
 
 fn open_db(dir: &Path) -> io::Result<Db> {
+    let options = db_options();
+    Db::open_cf_descriptors(&options, dir, families()).map_err(other)
+}
+
+/// Opens without changing anything: a snapshot stays what the checkpoint made.
+fn open_to_read(dir: &Path) -> io::Result<Db> {
+    Db::open_cf_descriptors_read_only(&Options::default(), dir, families(), false).map_err(other)
+}
+
+fn db_options() -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_max_total_wal_size(128 * 1024 * 1024);
+    info_log(&mut options);
+    options
+}
+
+fn families() -> Vec<ColumnFamilyDescriptor> {
     let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
     let families = Table::ALL.iter().map(|table| {
         let mut blocks = BlockBasedOptions::default();
@@ -83,7 +107,7 @@ fn open_db(dir: &Path) -> io::Result<Db> {
         ColumnFamilyDescriptor::new(table.name(), options)
     });
     let default = ColumnFamilyDescriptor::new("default", Options::default());
-    Db::open_cf_descriptors(&options, dir, families.chain([default])).map_err(other)
+    families.chain([default]).collect()
 }
 
 fn family<'a>(db: &'a Db, table: Table) -> Result<Arc<BoundColumnFamily<'a>>, StoreError> {
@@ -105,6 +129,12 @@ fn scan_db(
     options.set_iterate_upper_bound(to.to_vec());
     let rows = db.iterator_cf_opt(&family(db, table)?, options, IteratorMode::From(from, rocksdb::Direction::Forward));
     rows.take(limit).map(|row| row.map(|(k, v)| (k.into_vec(), v.into_vec())).map_err(store)).collect()
+}
+
+impl<'a> View<'a> {
+    fn of(db: &'a Db) -> Self {
+        Self { db, snapshot: db.snapshot() }
+    }
 }
 
 impl Read for View<'_> {
@@ -166,46 +196,48 @@ impl StateStore {
     /// Opens or creates the state under `root`: `root/STATE` names the folder in use.
     pub fn open(root: &Path) -> io::Result<Self> {
         fs::create_dir_all(root.join("snapshots"))?;
-        let pointer = root.join("STATE");
-        let current = match fs::read_to_string(&pointer) {
-            Ok(name) => name,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                write_pointer(root, "state-1")?;
-                "state-1".to_owned()
+        let folders = state_folders(root)?;
+        let current = match read_pointer(root)? {
+            Some(current) if current == 1 || folders.contains(&current) => current,
+            Some(current) => return Err(other(format!("the state folder `state-{current}` is missing"))),
+            None if folders.is_empty() => {
+                write_pointer(root, 1)?;
+                1
             }
-            Err(error) => return Err(error),
+            // Not ours to guess which of them it was.
+            None => return Err(other("the file `STATE` is missing beside its state folders")),
         };
-        // Folders that no pointer names are left over from an interrupted install.
-        for item in fs::read_dir(root)? {
-            let item = item?;
-            let name = item.file_name().to_string_lossy().into_owned();
-            if name.starts_with("state-") && name != current {
-                fs::remove_dir_all(item.path())?;
-            }
+        // What an interrupted install or build has left over.
+        for folder in folders.into_iter().filter(|folder| *folder != current) {
+            fs::remove_dir_all(folder_path(root, folder))?;
         }
-        let db = Arc::new(open_db(&root.join(&current))?);
+        for name in ["incoming", "building", "building.tmp"] {
+            remove_if_there(&root.join(name))?;
+        }
+        let db = Arc::new(open_db(&folder_path(root, current))?);
         let inner = Inner {
             root: root.to_owned(),
             db: RwLock::new(db),
             applied: watch::Sender::new(0),
-            snapshots: Mutex::new(()),
+            work: Mutex::new(()),
+            lent: Mutex::new(Vec::new()),
         };
         let this = Self { inner: Arc::new(inner) };
-        this.inner.applied.send_replace(this.load_applied()?.0.map_or(0, |id| id.index));
+        this.inner.applied.send_replace(this.applied_log_id()?.map_or(0, |id| id.index));
+        if let Some(newest) = this.inner.newest_snapshot()? {
+            this.inner.keep_only(&newest.1.path)?;
+        }
         Ok(this)
     }
 
     fn db(&self) -> Arc<Db> {
-        match self.inner.db.read() {
-            Ok(db) => db.clone(),
-            Err(poisoned) => poisoned.into_inner().clone(),
-        }
+        self.inner.db.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Runs a query against one consistent view.
     pub fn view<T>(&self, query: impl FnOnce(&View<'_>) -> T) -> T {
         let db = self.db();
-        let view = View { db: &db, snapshot: db.snapshot() };
+        let view = View::of(&db);
         query(&view)
     }
 
@@ -219,12 +251,16 @@ impl StateStore {
         self.inner.root.join("incoming")
     }
 
-    /// Rewrites the table of sealed material, so that purged rows leave the disk (design C2, erasure).
+    /// Rewrites the table of sealed material, so that purged rows leave the disk (design C2, erasure). Takes its time: not
+    /// for an async task. Older snapshots and the Raft log hold what they hold until the next snapshot.
     pub fn compact_material(&self) -> io::Result<()> {
         let db = self.db();
+        // Every table: the write-ahead files that hold the rows go only when no table needs them any more.
+        for table in Table::ALL {
+            db.flush_cf(&family(&db, *table).map_err(other)?).map_err(other)?;
+        }
         for table in [Table::Material, Table::Vaults, Table::Idempotency] {
             let cf = family(&db, table).map_err(other)?;
-            db.flush_cf(&cf).map_err(other)?;
             db.compact_range_cf(&cf, None::<&[u8]>, None::<&[u8]>);
         }
         Ok(())
@@ -236,10 +272,12 @@ impl StateStore {
         let mut hash = Sha256::new();
         let index = self.view(|view| -> io::Result<u64> {
             for table in Table::ALL {
+                hash.update(table.name());
                 let mut from = Vec::new();
                 loop {
                     let rows = view.scan(*table, &from, &[0xff; 512], HASH_PAGE_ROWS).map_err(other)?;
-                    for (key, value) in rows.iter().filter(|(key, _)| !key.starts_with(b"raft/")) {
+                    let ours = |key: &[u8]| *table == Table::Meta && key.starts_with(b"raft/");
+                    for (key, value) in rows.iter().filter(|(key, _)| !ours(key)) {
                         hash.update((key.len() as u64).to_be_bytes());
                         hash.update(key);
                         hash.update((value.len() as u64).to_be_bytes());
@@ -251,32 +289,133 @@ impl StateStore {
                     }
                 }
             }
-            let applied = view.get(Table::Meta, APPLIED).map_err(other)?;
-            let applied: Option<Option<LogId>> =
-                applied.map(|b| codec::from_versioned(RAFT_FORMAT, &b)).transpose().map_err(other)?;
-            Ok(applied.flatten().map_or(0, |id| id.index))
+            Ok(bookkeeping(view)?.0.map_or(0, |id| id.index))
         })?;
         Ok((index, hash.finalize().into()))
     }
 
-    fn load_applied(&self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        let db = self.db();
-        let meta = family(&db, Table::Meta).map_err(other)?;
-        let applied = db.get_cf(&meta, APPLIED).map_err(other)?;
-        let membership = db.get_cf(&meta, MEMBERSHIP).map_err(other)?;
-        let applied: Option<Option<LogId>> =
-            applied.map(|b| codec::from_versioned(RAFT_FORMAT, &b)).transpose().map_err(other)?;
-        let membership = membership.map(|b| codec::from_versioned(RAFT_FORMAT, &b)).transpose().map_err(other)?;
-        Ok((applied.flatten(), membership.unwrap_or_default()))
+    /// The last applied log id, `None` before the first.
+    pub(crate) fn applied_log_id(&self) -> io::Result<Option<LogId>> {
+        Ok(self.view(bookkeeping)?.0)
+    }
+
+    /// Where the newest snapshot ends.
+    pub(crate) fn snapshot_log_id(&self) -> io::Result<Option<LogId>> {
+        Ok(self.inner.newest_snapshot()?.and_then(|(meta, _)| meta.last_log_id))
     }
 }
 
-fn write_pointer(root: &Path, name: &str) -> io::Result<()> {
+/// What is applied, and the membership with it.
+fn bookkeeping(rows: &View<'_>) -> io::Result<(Option<LogId>, StoredMembership)> {
+    let applied = rows.get(Table::Meta, APPLIED).map_err(other)?;
+    let membership = rows.get(Table::Meta, MEMBERSHIP).map_err(other)?;
+    let applied: Option<Option<LogId>> =
+        applied.map(|b| codec::from_versioned(RAFT_FORMAT, &b)).transpose().map_err(other)?;
+    let membership: Option<StoredMembership> =
+        membership.map(|b| codec::from_versioned(RAFT_FORMAT, &b)).transpose().map_err(other)?;
+    Ok((applied.flatten(), membership.unwrap_or_default()))
+}
+
+fn folder_path(root: &Path, folder: u64) -> PathBuf {
+    root.join(format!("state-{folder}"))
+}
+
+/// The number in `state-<number>`.
+fn folder_number(name: &str) -> Option<u64> {
+    name.strip_prefix("state-")?.parse().ok()
+}
+
+fn state_folders(root: &Path) -> io::Result<Vec<u64>> {
+    let names = fs::read_dir(root)?.map(|item| Ok(item?.file_name()));
+    let names: Vec<_> = names.collect::<io::Result<_>>()?;
+    Ok(names.iter().filter_map(|name| folder_number(name.to_str()?)).collect())
+}
+
+fn read_pointer(root: &Path) -> io::Result<Option<u64>> {
+    match fs::read_to_string(root.join("STATE")) {
+        Ok(name) => match folder_number(&name) {
+            Some(folder) => Ok(Some(folder)),
+            None => Err(other("the file `STATE` does not name a state folder")),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn write_pointer(root: &Path, folder: u64) -> io::Result<()> {
     let new = root.join("STATE.new");
-    fs::write(&new, name)?;
+    fs::write(&new, format!("state-{folder}"))?;
     fs::File::open(&new)?.sync_all()?;
     fs::rename(&new, root.join("STATE"))?;
-    fs::File::open(root)?.sync_all()
+    sync_dir(root)
+}
+
+fn remove_if_there(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+impl Inner {
+    fn newest_snapshot(&self) -> io::Result<Option<(SnapshotMeta, SnapshotDir)>> {
+        let mut newest: Option<(SnapshotMeta, SnapshotDir)> = None;
+        for item in fs::read_dir(self.root.join("snapshots"))? {
+            let dir = SnapshotDir::at(item?.path());
+            if let Ok(meta) = dir.read_meta() {
+                if newest.as_ref().is_none_or(|(n, _)| n.last_log_id < meta.last_log_id) {
+                    newest = Some((meta, dir));
+                }
+            }
+        }
+        Ok(newest)
+    }
+
+    /// The newest snapshot, which stays where it is while the answer lives.
+    fn lend_snapshot(&self) -> io::Result<Option<Snapshot>> {
+        let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((meta, dir)) = self.newest_snapshot()? else { return Ok(None) };
+        lent.retain(SnapshotDir::is_lent);
+        let snapshot = match lent.iter().find(|known| known.path == dir.path) {
+            Some(known) => known.clone(),
+            None => {
+                lent.push(dir.clone());
+                dir
+            }
+        };
+        Ok(Some(Snapshot { meta, snapshot }))
+    }
+
+    /// Removes all snapshots but one and those that are being read.
+    fn keep_only(&self, path: &Path) -> io::Result<()> {
+        let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        lent.retain(SnapshotDir::is_lent);
+        for item in fs::read_dir(self.root.join("snapshots"))? {
+            let other = item?.path();
+            if other != path && !lent.iter().any(|known| known.path == other) {
+                fs::remove_dir_all(other)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a complete, synced snapshot into its place and removes the older ones.
+    fn keep(&self, snapshot: &SnapshotDir, meta: &SnapshotMeta) -> io::Result<()> {
+        let snapshots = self.root.join("snapshots");
+        let path = snapshots.join(meta.last_log_id.map_or(0, |id| id.index).to_string());
+        if snapshot.path != path {
+            match SnapshotDir::at(path.clone()).read_meta() {
+                // The same entries make the same state, and what is there may be in use.
+                Ok(there) if there.last_log_id == meta.last_log_id => fs::remove_dir_all(&snapshot.path)?,
+                _ => {
+                    remove_if_there(&path)?;
+                    fs::rename(&snapshot.path, &path)?;
+                    sync_dir(&snapshots)?;
+                }
+            }
+        }
+        self.keep_only(&path)
+    }
 }
 
 /// openraft's handle on the state.
@@ -290,8 +429,16 @@ impl StateMachine {
         Self { store }
     }
 
+    /// Applies a run where the disk does not hold up other tasks.
+    async fn apply_run(&self, run: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || store.apply_run(run)).await.map_err(other)?
+    }
+}
+
+impl StateStore {
     fn apply_run(&self, run: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
-        let db = self.store.db();
+        let db = self.db();
         let mut state = Run { db: &db, changes: Changes::new() };
         let mut answers = Vec::with_capacity(run.len());
         let mut last = 0;
@@ -324,7 +471,7 @@ impl StateMachine {
             }
         }
         db.write(batch).map_err(other)?;
-        self.store.inner.applied.send_replace(last);
+        self.inner.applied.send_replace(last);
         for (responder, outcome) in answers {
             if let Some(responder) = responder {
                 responder.send(outcome);
@@ -339,24 +486,29 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = StateBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        self.store.load_applied()
+        self.store.view(bookkeeping)
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
     where
         Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
-        let mut run = Vec::new();
+        let (mut run, mut bytes) = (Vec::new(), 0);
         while let Some(item) = entries.next().await {
-            run.push(item?);
-            if run.len() == RUN_ENTRIES_MAX {
-                self.apply_run(std::mem::take(&mut run))?;
+            let item = item?;
+            if let EntryPayload::Normal(payload) = &item.0.payload {
+                bytes += payload.0.len();
+            }
+            run.push(item);
+            if run.len() == RUN_ENTRIES_MAX || bytes >= RUN_BYTES_MAX {
+                bytes = 0;
+                self.apply_run(std::mem::take(&mut run)).await?;
             }
         }
         if run.is_empty() {
             Ok(())
         } else {
-            self.apply_run(run)
+            self.apply_run(run).await
         }
     }
 
@@ -365,63 +517,41 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotDir) -> io::Result<()> {
-        let _one_at_a_time = self.store.inner.snapshots.lock();
-        let root = &self.store.inner.root;
-        let index = meta.last_log_id.map_or(0, |id| id.index);
-        let name = format!("state-{index}-{}", meta.last_log_id.map_or(0, |id| id.committed_leader_id().term));
-        let target = root.join(&name);
-        if target.exists() {
-            return Err(other("a state folder for this snapshot exists already"));
-        }
-        snapshot.clone_into(&target)?;
-        let db = Arc::new(open_db(&target)?);
-        let old = fs::read_to_string(root.join("STATE"))?;
-        write_pointer(root, &name)?;
-        match self.store.inner.db.write() {
-            Ok(mut current) => *current = db,
-            Err(poisoned) => *poisoned.into_inner() = db,
-        }
-        let (applied, _) = self.store.load_applied()?;
-        if applied != meta.last_log_id {
-            return Err(other("a snapshot's state does not end where its header says"));
-        }
-        self.store.inner.applied.send_replace(index);
-        // The received folder becomes this node's own snapshot; the old state goes when its last reader is done with the
-        // files (they stay readable while open).
-        keep_only(root, &snapshot, index)?;
-        fs::remove_dir_all(root.join(old))
+        let (store, meta) = (self.store.clone(), meta.clone());
+        tokio::task::spawn_blocking(move || install(&store, &meta, &snapshot)).await.map_err(other)?
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        let mut newest: Option<Snapshot> = None;
-        for item in fs::read_dir(self.store.inner.root.join("snapshots"))? {
-            let dir = SnapshotDir { path: item?.path() };
-            if let Ok(meta) = dir.read_meta() {
-                if newest.as_ref().is_none_or(|n| n.meta.last_log_id < meta.last_log_id) {
-                    newest = Some(Snapshot { meta, snapshot: dir });
-                }
-            }
-        }
-        Ok(newest)
+        self.store.inner.lend_snapshot()
     }
 }
 
-/// Puts a snapshot into its place and removes the older ones.
-fn keep_only(root: &Path, snapshot: &SnapshotDir, index: u64) -> io::Result<SnapshotDir> {
-    let path = root.join("snapshots").join(index.to_string());
-    if snapshot.path != path {
-        if path.exists() {
-            fs::remove_dir_all(&path)?;
-        }
-        fs::rename(&snapshot.path, &path)?;
+fn install(store: &StateStore, meta: &SnapshotMeta, snapshot: &SnapshotDir) -> io::Result<()> {
+    let inner = &store.inner;
+    let _one_at_a_time = inner.work.lock();
+    let root = &inner.root;
+    let old = read_pointer(root)?.ok_or_else(|| other("the file `STATE` has gone"))?;
+    let target = folder_path(root, old + 1);
+    remove_if_there(&target)?;
+    if snapshot.read_meta().ok().as_ref() != Some(meta) {
+        snapshot.write_meta(meta)?;
     }
-    for item in fs::read_dir(root.join("snapshots"))? {
-        let item = item?;
-        if item.path() != path {
-            fs::remove_dir_all(item.path())?;
-        }
+    snapshot.sync()?;
+    snapshot.clone_into(&target)?;
+    let db = open_db(&target)?;
+    if bookkeeping(&View::of(&db))? != (meta.last_log_id, meta.last_membership.clone()) {
+        return Err(other("a snapshot's state does not end where its header says"));
     }
-    Ok(SnapshotDir { path })
+    inner.keep(snapshot, meta)?;
+    write_pointer(root, old + 1)?;
+    let before = std::mem::replace(&mut *inner.db.write().unwrap_or_else(PoisonError::into_inner), Arc::new(db));
+    inner.applied.send_replace(meta.last_log_id.map_or(0, |id| id.index));
+    // Views may still read the old state: its files are open. Nothing may write there any more.
+    before.cancel_all_background_work(true);
+    if let Err(error) = fs::remove_dir_all(folder_path(root, old)) {
+        tracing::warn!(%error, "the replaced state is removed at the next start");
+    }
+    Ok(())
 }
 
 /// Builds snapshots beside the running state.
@@ -439,31 +569,17 @@ impl RaftSnapshotBuilder<TypeConfig> for StateBuilder {
 }
 
 fn build(store: &StateStore) -> io::Result<Snapshot> {
-    let _one_at_a_time = store.inner.snapshots.lock();
-    let building = store.inner.root.join("building");
-    if building.exists() {
-        fs::remove_dir_all(&building)?;
-    }
-    {
-        let db = store.db();
-        Checkpoint::new(&db).map_err(other)?.create_checkpoint(&building).map_err(other)?;
-    }
+    let inner = &store.inner;
+    let _one_at_a_time = inner.work.lock();
+    let building = inner.root.join("building");
+    remove_if_there(&building)?;
+    Checkpoint::new(&store.db()).map_err(other)?.create_checkpoint(&building).map_err(other)?;
     // What the checkpoint really holds is read from itself: entries may have been applied meanwhile.
-    let (last_log_id, last_membership) = {
-        let db = open_db(&building)?;
-        let meta = family(&db, Table::Meta).map_err(other)?;
-        let applied = db.get_cf(&meta, APPLIED).map_err(other)?;
-        let membership = db.get_cf(&meta, MEMBERSHIP).map_err(other)?;
-        let applied: Option<Option<LogId>> =
-            applied.map(|b| codec::from_versioned(RAFT_FORMAT, &b)).transpose().map_err(other)?;
-        let membership: Option<StoredMembership> =
-            membership.map(|b| codec::from_versioned(RAFT_FORMAT, &b)).transpose().map_err(other)?;
-        (applied.flatten(), membership.unwrap_or_default())
-    };
+    let (last_log_id, last_membership) = bookkeeping(&View::of(&open_to_read(&building)?))?;
     let meta = SnapshotMeta { last_log_id, last_membership };
-    let dir = SnapshotDir { path: building };
+    let dir = SnapshotDir::at(building);
     dir.write_meta(&meta)?;
     dir.sync()?;
-    let snapshot = keep_only(&store.inner.root, &dir, last_log_id.map_or(0, |id| id.index))?;
-    Ok(Snapshot { meta, snapshot })
+    inner.keep(&dir, &meta)?;
+    inner.lend_snapshot()?.ok_or_else(|| other("the snapshot has gone"))
 }
