@@ -10,8 +10,8 @@ use crate::read;
 use crate::records::{Application, DeletedHead, Event, Head, Remembered, TokenKey, Vault, World, FORMAT};
 use claviger_types::codec::{self, CodecError};
 use claviger_types::command::{
-    Actor, Command, Content, CreateVault, Entry, InitWorld, ObjectRef, PutApplication, PutTokenKey, PutVersion,
-    RestoreObject, SetPolicies, UpdateVersion,
+    Actor, Command, Content, CreateVault, Entry, InitWorld, ObjectRef, Origin, PutApplication, PutTokenKey, PutVersion,
+    RestoreObject, RotationPolicy, SetPolicies, SetRotationPolicy, UpdateVersion,
 };
 use claviger_types::name::{Id128, Kind};
 use claviger_types::outcome::{Deletion, ObjectVersion, Outcome, Refusal};
@@ -183,6 +183,7 @@ impl<K: Kv> Apply<'_, K> {
             Command::RecoverObject(c) => self.recover_object(c),
             Command::PurgeObject(c) => self.purge_object(c, entry.actor == Actor::System),
             Command::RestoreObject(c) => self.restore_object(c, &entry.blobs),
+            Command::SetRotationPolicy(c) => self.set_rotation_policy(c),
         }
     }
 
@@ -265,8 +266,12 @@ impl<K: Kv> Apply<'_, K> {
             return refuse(Refusal::VersionExists);
         }
         let old = read::head(self.kv, c.vault, c.kind, &folded)?;
+        if c.origin == Origin::Rotate && old.is_none() {
+            return refuse(Refusal::NotFound);
+        }
         let name = old.as_ref().map_or(c.name, |head| head.name.clone());
-        let sequence = old.map_or(0, |head| head.next_sequence);
+        let sequence = old.as_ref().map_or(0, |head| head.next_sequence);
+        let rotation = old.and_then(|head| head.rotation);
         let version = ObjectVersion {
             kind: c.kind,
             name: name.clone(),
@@ -280,9 +285,20 @@ impl<K: Kv> Apply<'_, K> {
             mod_index: self.index,
         };
         self.write_version(c.vault, &folded, &version, Some(sealed))?;
-        let head = Head { name, newest: c.version, next_sequence: sequence + 1, mod_index: self.index };
+        let head = Head { name, newest: c.version, next_sequence: sequence + 1, rotation, mod_index: self.index };
         put(self.kv, Table::Objects, keys::object(c.vault, c.kind, &folded), &head)?;
         Ok(Outcome::Version(Box::new(version)))
+    }
+
+    fn set_rotation_policy(&mut self, c: SetRotationPolicy) -> Step {
+        let ObjectRef { vault, kind, name } = c.object;
+        let folded = name.folded();
+        let Some(mut head) = read::head(self.kv, vault, kind, &folded)? else { return refuse(Refusal::NotFound) };
+        let created = head.rotation.as_ref().map_or(self.now, |old| old.created);
+        head.rotation = c.policy.map(|policy| RotationPolicy { created, updated: self.now, ..policy });
+        head.mod_index = self.index;
+        put(self.kv, Table::Objects, keys::object(vault, kind, &folded), &head)?;
+        Ok(Outcome::Rotation(head.rotation))
     }
 
     fn write_version(
@@ -318,9 +334,18 @@ impl<K: Kv> Apply<'_, K> {
             version.tags = tags;
         }
         match &mut version.content {
-            Content::Key { key_ops, .. } => {
+            Content::Key { key_ops, exportable, release_policy, .. } => {
                 if let Some(new) = c.key_ops {
                     *key_ops = new;
+                }
+                if let Some(new) = c.release_policy {
+                    if !*exportable {
+                        return refuse(Refusal::NotExportable);
+                    }
+                    if release_policy.as_ref().is_some_and(|old| old.immutable && *old != new) {
+                        return refuse(Refusal::ImmutablePolicy);
+                    }
+                    *release_policy = Some(new);
                 }
             }
             Content::Secret { content_type } => {
@@ -415,7 +440,13 @@ impl<K: Kv> Apply<'_, K> {
             newest = Some(version);
         }
         let Some(newest) = newest else { return refuse(Refusal::NotFound) };
-        let head = Head { name, newest: newest.version, next_sequence: newest.sequence + 1, mod_index: self.index };
+        let head = Head {
+            name,
+            newest: newest.version,
+            next_sequence: newest.sequence + 1,
+            rotation: c.rotation,
+            mod_index: self.index,
+        };
         put(self.kv, Table::Objects, keys::object(vault, kind, &folded), &head)?;
         Ok(Outcome::Version(Box::new(newest)))
     }

@@ -1,6 +1,6 @@
 //! Which permission a command needs (contract section 14).
 
-use claviger_types::command::Command;
+use claviger_types::command::{Command, Origin};
 use claviger_types::name::{Id128, Kind};
 use claviger_types::permission::{KeyPermission, Permission, SecretPermission};
 
@@ -21,7 +21,17 @@ pub fn required_permission(command: &Command) -> Option<(Id128, Permission)> {
         | Command::SetPolicies(_)
         | Command::PutApplication(_)
         | Command::PutTokenKey(_) => None,
-        Command::PutVersion(c) => on(c.vault, c.kind, KeyPermission::Create, SecretPermission::Set),
+        Command::PutVersion(c) => {
+            let on_keys = match c.origin {
+                Origin::Create => KeyPermission::Create,
+                Origin::Import => KeyPermission::Import,
+                Origin::Rotate => KeyPermission::Rotate,
+            };
+            on(c.vault, c.kind, on_keys, SecretPermission::Set)
+        }
+        Command::SetRotationPolicy(c) => {
+            on(c.object.vault, c.object.kind, KeyPermission::SetRotationPolicy, SecretPermission::Set)
+        }
         Command::UpdateVersion(c) => on(c.vault, c.kind, KeyPermission::Update, SecretPermission::Set),
         Command::DeleteObject(c) => on(c.vault, c.kind, KeyPermission::Delete, SecretPermission::Delete),
         Command::RecoverObject(c) => on(c.vault, c.kind, KeyPermission::Recover, SecretPermission::Recover),

@@ -1,6 +1,7 @@
 //! The stored rows. Each is written with [`FORMAT`] in front; golden bytes in the tests guard every one.
 
 use claviger_types::alg::PublicKey;
+use claviger_types::command::RotationPolicy;
 use claviger_types::name::{Id128, ObjectName, VaultName};
 use claviger_types::outcome::{Deletion, Outcome};
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,8 @@ pub struct Head {
     pub newest: Id128,
     /// Sequence number of the next version.
     pub next_sequence: u64,
+    /// What the service does by itself (keys); `None` is the default policy.
+    pub rotation: Option<RotationPolicy>,
     /// Log index that last changed the object.
     pub mod_index: u64,
 }

@@ -62,6 +62,7 @@ fn secret(name: &str, version: u64) -> Command {
         vault: VAULT,
         kind: Kind::Secret,
         name: ObjectName::parse(name).unwrap(),
+        origin: Origin::Create,
         version: id(version),
         attributes: Attributes { enabled: true, not_before: None, expires: None },
         tags: Tags::new(),
@@ -130,6 +131,7 @@ fn command_of(op: &Op, n: u64) -> Command {
             tags: None,
             key_ops: None,
             content_type: None,
+            release_policy: None,
         }),
         Op::Delete(i) => Command::DeleteObject(object(&name(i))),
         Op::Recover(i) => Command::RecoverObject(object(&name(i))),
@@ -297,6 +299,7 @@ fn golden_bytes() {
         vault: VAULT,
         kind: Kind::Key,
         name: ObjectName::parse("K-1").unwrap(),
+        origin: Origin::Create,
         version: id(3),
         attributes: Attributes { enabled: true, not_before: Some(5), expires: Some(6) },
         tags: Tags::from([("a".into(), "b".into())]),
@@ -304,6 +307,8 @@ fn golden_bytes() {
             kty: Kty::Ec,
             public: PublicKey::Ec { curve: Curve::P256, x: vec![1; 32], y: vec![2; 32] },
             key_ops: vec!["sign".into()],
+            exportable: false,
+            release_policy: None,
         },
     });
     let update = command_of(&Op::Disable(1), 0);
@@ -317,6 +322,18 @@ fn golden_bytes() {
             tags: Tags::new(),
             content: Content::Secret { content_type: Some("t".into()) },
         }],
+        rotation: None,
+    });
+    let rotation = RotationPolicy {
+        expiry_time: Some("P90D".into()),
+        rotate: Some(RotateTrigger::AfterCreate("P30D".into())),
+        notify_before_expiry: "P30D".into(),
+        created: 0,
+        updated: 0,
+    };
+    let rotation = Command::SetRotationPolicy(SetRotationPolicy {
+        object: ObjectRef { vault: VAULT, kind: Kind::Key, name: ObjectName::parse("k-1").unwrap() },
+        policy: Some(rotation),
     });
     let others = [
         Command::SetPolicies(SetPolicies { vault: VAULT, policies: vec![] }),
@@ -334,6 +351,7 @@ fn golden_bytes() {
     ];
     let commands = [
         key,
+        rotation,
         secret("name-1", 4),
         update,
         Command::DeleteObject(object("name-1")),

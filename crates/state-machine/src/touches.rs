@@ -30,6 +30,7 @@ pub fn touches(command: &Command) -> Vec<ConflictKey> {
         Command::DeleteObject(c) | Command::RecoverObject(c) | Command::PurgeObject(c) => {
             object(c.vault, c.kind, c.name.folded())
         }
+        Command::SetRotationPolicy(c) => object(c.object.vault, c.object.kind, c.object.name.folded()),
         Command::RestoreObject(c) => object(c.object.vault, c.object.kind, c.object.name.folded()),
     }
 }

@@ -99,12 +99,62 @@ pub enum Content {
         public: PublicKey,
         /// Permitted operations, in the order given.
         key_ops: Vec<String>,
+        /// Whether the key may leave by release (contract 10.6).
+        exportable: bool,
+        /// Under which conditions.
+        release_policy: Option<ReleasePolicy>,
     },
     /// A secret.
     Secret {
         /// Free text of the client.
         content_type: Option<String>,
     },
+}
+
+/// When an exportable key may be released (contract 10.6).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleasePolicy {
+    /// As given by the client.
+    pub content_type: Option<String>,
+    /// The policy: JSON.
+    pub data: Vec<u8>,
+    /// Whether it can never be replaced.
+    pub immutable: bool,
+}
+
+/// What the service does by itself with a key's versions (contract 10.4). Durations are ISO 8601 text, as given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotationPolicy {
+    /// When a rotated version expires, counted from its creation.
+    pub expiry_time: Option<String>,
+    /// When a new version is made.
+    pub rotate: Option<RotateTrigger>,
+    /// How long before expiry a near-expiry event is due.
+    pub notify_before_expiry: String,
+    /// When the policy was first set, in seconds; filled in when applied.
+    pub created: u64,
+    /// When it was last set, in seconds; filled in when applied.
+    pub updated: u64,
+}
+
+/// When the service rotates a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RotateTrigger {
+    /// So long after the newest version was created.
+    AfterCreate(String),
+    /// So long before the newest version expires.
+    BeforeExpiry(String),
+}
+
+/// Why a version is added: it decides the permission, and whether the object must exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// Create a key, set a secret.
+    Create,
+    /// Import a key.
+    Import,
+    /// Rotate a key: the object must exist.
+    Rotate,
 }
 
 /// Creates the world: always the first command.
@@ -179,6 +229,8 @@ pub struct PutVersion {
     pub kind: Kind,
     /// The object.
     pub name: ObjectName,
+    /// Why.
+    pub origin: Origin,
     /// The new version.
     pub version: Id128,
     /// Attributes of the version.
@@ -187,6 +239,15 @@ pub struct PutVersion {
     pub tags: Tags,
     /// What it is.
     pub content: Content,
+}
+
+/// Replaces a key's rotation policy; `None` goes back to the default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetRotationPolicy {
+    /// The key.
+    pub object: ObjectRef,
+    /// Its policy from now on.
+    pub policy: Option<RotationPolicy>,
 }
 
 /// Changes one version in place. `None` keeps what is there (contract section 6).
@@ -212,6 +273,8 @@ pub struct UpdateVersion {
     pub key_ops: Option<Vec<String>>,
     /// New content type (secrets).
     pub content_type: Option<String>,
+    /// New release policy (keys).
+    pub release_policy: Option<ReleasePolicy>,
 }
 
 /// Names one object: delete, recover and purge need no more.
@@ -249,6 +312,8 @@ pub struct RestoreObject {
     pub object: ObjectRef,
     /// All versions, oldest first; at least one.
     pub versions: Vec<RestoredVersion>,
+    /// Rotation policy (keys).
+    pub rotation: Option<RotationPolicy>,
 }
 
 macro_rules! commands {
@@ -297,4 +362,6 @@ commands! {
     PurgeObject(ObjectRef) = 14 v 1,
     /// See [`RestoreObject`].
     RestoreObject(RestoreObject) = 15 v 1,
+    /// See [`SetRotationPolicy`].
+    SetRotationPolicy(SetRotationPolicy) = 16 v 1,
 }

@@ -1,6 +1,6 @@
 //! What applying a command leads to.
 
-use crate::command::{Attributes, Content, Tags};
+use crate::command::{Attributes, Content, RotationPolicy, Tags};
 use crate::name::{Id128, Kind, ObjectName};
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,8 @@ pub enum Outcome {
     Version(Box<ObjectVersion>),
     /// An object's newest version, as it was deleted.
     Deleted(Box<ObjectVersion>, Deletion),
+    /// A key's rotation policy as it now is; `None` is the default.
+    Rotation(Option<RotationPolicy>),
     /// Nothing changed.
     Refused(Refusal),
 }
@@ -78,4 +80,8 @@ pub enum Refusal {
     NotDue,
     /// `nbf` is after `exp`.
     BadValidity,
+    /// A release policy for a key that is not exportable.
+    NotExportable,
+    /// The release policy is immutable.
+    ImmutablePolicy,
 }
