@@ -1,0 +1,502 @@
+//! One replica, as the rest of the service sees it.
+
+use crate::error::{NodeError, StartError};
+use crate::gate::{ReadGate, ReadMode};
+use crate::network::{Incoming, Network};
+use crate::peer::{AdminRequest, Lane, PeerError, Peers, Reply, Request};
+use crate::status::{MemberStatus, Role, Status};
+use claviger_log::{check_order, Member, Payload, RaftLog, StateMachine, StateStore, TypeConfig, View};
+use claviger_state_machine::read;
+use claviger_types::command::Entry;
+use claviger_types::name::Id128;
+use claviger_types::outcome::Outcome;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, ForwardToLeader, RaftError};
+use openraft::{ChangeMembers, Config, ServerState, SnapshotPolicy};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::time::{timeout_at, Instant};
+
+/// openraft with our types.
+pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
+
+/// How long a proposal is tried: longer than an election, shorter than the time-out of any SDK (60 s and more).
+const PROPOSE: Duration = Duration::from_secs(10);
+
+/// Wait before asking again who leads.
+const NO_LEADER: Duration = Duration::from_millis(30);
+
+/// How long a new member may take to catch up before an operator is told to look.
+const JOIN: Duration = Duration::from_secs(300);
+
+/// Settings of one replica. Times are in milliseconds.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Unique in the cluster, never reused with an empty disk.
+    pub id: u64,
+    /// Name in its peer certificate.
+    pub name: String,
+    /// `host:port` where peers reach it.
+    pub advertise: String,
+    /// The world: peers of another are refused.
+    pub world: Id128,
+    /// Between two heartbeats of the leader.
+    pub heartbeat_ms: u64,
+    /// Silence after which a follower begins to wait for an election.
+    pub election_min_ms: u64,
+    /// Longest such wait.
+    pub election_max_ms: u64,
+    /// Entries after which a snapshot is made.
+    pub snapshot_entries: u64,
+    /// Entries kept behind a snapshot, for followers that are a little behind.
+    pub keep_entries: u64,
+    /// How reads are made linearizable.
+    pub read_mode: ReadMode,
+}
+
+/// The stores of one replica.
+pub struct Storage {
+    log: RaftLog,
+    state: StateStore,
+}
+
+impl Storage {
+    /// Opens or creates both stores under `dir` and refuses what does not belong together.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        let log = RaftLog::open(&dir.join("raft"))?;
+        let state = StateStore::open(&dir.join("state"))?;
+        check_order(&log, &state)?;
+        Ok(Self { log, state })
+    }
+
+    /// The state tables.
+    pub fn state(&self) -> &StateStore {
+        &self.state
+    }
+}
+
+type Service = Box<dyn Fn(Vec<u8>) -> futures::future::BoxFuture<'static, Result<Vec<u8>, String>> + Send + Sync>;
+
+/// A running replica. Clones share it.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: NodeConfig,
+    raft: Raft,
+    state: StateStore,
+    peers: Peers,
+    gate: ReadGate,
+    incoming: Incoming,
+    service: OnceLock<Service>,
+}
+
+impl Node {
+    /// Starts the replica: recovers what is on disk and takes part from then on.
+    pub async fn start(config: NodeConfig, storage: Storage, peers: Peers) -> Result<Self, StartError> {
+        let Storage { log, state } = storage;
+        let raft_config = raft_config(&config)?;
+        let raft = Raft::new(
+            config.id,
+            Arc::new(raft_config),
+            Network::new(peers.clone()),
+            log,
+            StateMachine::new(state.clone()),
+        )
+        .await
+        .map_err(|e| StartError::Consensus(e.to_string()))?;
+        let gate = ReadGate::start(config.read_mode, config.id, raft.clone(), peers.clone(), state.applied());
+        let incoming = Incoming::new(state.incoming_dir());
+        let inner = Inner { config, raft, state, peers, gate, incoming, service: OnceLock::new() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Answers operators' requests of the layer above; set once, before peers are served.
+    pub fn set_service<F, Fut>(&self, service: F)
+    where
+        F: Fn(Vec<u8>) -> Fut + Send + Sync + 'static,
+        Fut: std::future::Future<Output = Result<Vec<u8>, String>> + Send + 'static,
+    {
+        // A second call would be a mistake of the wiring; the first one stays.
+        self.inner.service.set(Box::new(move |bytes| Box::pin(service(bytes)))).ok();
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u64 {
+        self.inner.config.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.inner.config.name
+    }
+
+    pub(crate) fn hello_world(&self) -> Id128 {
+        self.inner.config.world
+    }
+
+    fn member(&self) -> Member {
+        Member { peer: self.inner.config.advertise.clone(), name: self.inner.config.name.clone() }
+    }
+
+    /// Makes a new cluster with this node as its only member. Refused when it has a log already.
+    pub async fn initialize(&self) -> Result<(), NodeError> {
+        let members = BTreeMap::from([(self.id(), self.member())]);
+        match self.inner.raft.initialize(members).await {
+            Ok(()) => Ok(()),
+            Err(RaftError::Fatal(fatal)) => Err(NodeError::Stopped(fatal.to_string())),
+            Err(RaftError::APIError(_)) => Err(NodeError::Refused("this node belongs to a cluster already".into())),
+        }
+    }
+
+    /// Whether the node belongs to a cluster.
+    pub async fn is_initialized(&self) -> Result<bool, NodeError> {
+        self.inner.raft.is_initialized().await.map_err(|fatal| NodeError::Stopped(fatal.to_string()))
+    }
+
+    /// Stands for election at once: what the only voter does at start-up instead of waiting for a leader.
+    pub async fn elect_if_alone(&self) -> Result<(), NodeError> {
+        let voters = self.inner.raft.voter_ids().collect::<Vec<_>>();
+        if voters == [self.id()] {
+            self.inner.raft.trigger().elect(false).await.map_err(|fatal| NodeError::Stopped(fatal.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// The door for reads: see [`ReadGate::check`].
+    pub fn gate(&self) -> &ReadGate {
+        &self.inner.gate
+    }
+
+    /// A consistent view of what is applied here. Linearizable only behind the gate.
+    pub fn view<T>(&self, query: impl FnOnce(&View<'_>) -> T) -> T {
+        self.inner.state.view(query)
+    }
+
+    /// The state store, for maintenance.
+    pub fn state(&self) -> &StateStore {
+        &self.inner.state
+    }
+
+    /// Whether this node leads as far as it knows: for timers, never for reads.
+    pub fn is_leader(&self) -> bool {
+        self.inner.raft.is_leader()
+    }
+
+    /// Proposes an entry and waits for its outcome; forwards it to the leader where that is another node.
+    ///
+    /// While time is left, an unknown outcome is tried again under the same request id, which the state machine
+    /// recognizes: so it acts once. [`NodeError::Unknown`] when the time is over.
+    pub async fn propose(&self, entry: &Entry) -> Result<Outcome, NodeError> {
+        let bytes = entry.to_bytes().map_err(|e| NodeError::Refused(e.to_string()))?;
+        let deadline = Instant::now() + PROPOSE;
+        let mut maybe_done = false;
+        let mut hint = None;
+        loop {
+            let target = match hint.take() {
+                Some(id) => Some(id),
+                None => self.inner.raft.metrics().borrow_watched().current_leader,
+            };
+            let result = match target {
+                Some(id) if id != self.id() => match self.member_of(id) {
+                    Some(member) => self.forward(&member, bytes.clone(), deadline).await,
+                    None => Err(PeerError::NotLeader { leader: None }),
+                },
+                Some(_) => self.propose_here(bytes.clone(), deadline).await,
+                None => Err(PeerError::NotLeader { leader: None }),
+            };
+            match result {
+                Ok(outcome) => return Ok(outcome),
+                Err(PeerError::Refused(why)) => return Err(NodeError::Refused(why)),
+                Err(PeerError::Stopped(why)) if target == Some(self.id()) => return Err(NodeError::Stopped(why)),
+                Err(PeerError::NotLeader { leader }) => hint = leader.filter(|l| Some(*l) != target),
+                Err(PeerError::Unreachable(_) | PeerError::Stopped(_)) => {}
+                Err(PeerError::Unknown | PeerError::NoQuorum | PeerError::NoAnswer(_)) => maybe_done = true,
+            }
+            if Instant::now() + NO_LEADER >= deadline {
+                return Err(if maybe_done { NodeError::Unknown } else { NodeError::Unavailable("no leader in time") });
+            }
+            if hint.is_none() {
+                tokio::time::sleep(NO_LEADER).await;
+            }
+        }
+    }
+
+    async fn forward(&self, to: &Member, bytes: Vec<u8>, deadline: Instant) -> Result<Outcome, PeerError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.inner.peers.call(to, Lane::Propose, &Request::Propose(bytes), left).await? {
+            Reply::Outcome(outcome) => Ok(*outcome),
+            _ => Err(PeerError::NoAnswer("an answer of another kind".into())),
+        }
+    }
+
+    async fn propose_here(&self, bytes: Vec<u8>, deadline: Instant) -> Result<Outcome, PeerError> {
+        match timeout_at(deadline, self.inner.raft.client_write(Payload(bytes))).await {
+            Ok(Ok(response)) => Ok(response.data),
+            Ok(Err(RaftError::Fatal(fatal))) => Err(PeerError::Stopped(fatal.to_string())),
+            Ok(Err(RaftError::APIError(error))) => Err(match error {
+                ClientWriteError::ForwardToLeader(ForwardToLeader { leader_id, .. }) => {
+                    PeerError::NotLeader { leader: leader_id }
+                }
+                ClientWriteError::LogEntryDiscarded(_) => PeerError::Unknown,
+                other => PeerError::Refused(other.to_string()),
+            }),
+            Err(_) => Err(PeerError::Unknown),
+        }
+    }
+
+    fn member_of(&self, id: u64) -> Option<Member> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let member = metrics.membership_config.membership().get_node(&id).cloned();
+        member
+    }
+
+    /// An operator's command, carried out by the leader.
+    pub async fn admin(&self, request: AdminRequest) -> Result<Vec<u8>, NodeError> {
+        match self.answer(Request::Admin(request)).await {
+            Ok(Reply::Done(bytes)) => Ok(bytes),
+            Ok(_) => Err(NodeError::Refused("an answer of another kind".into())),
+            Err(error) => Err(NodeError::Refused(error.to_string())),
+        }
+    }
+
+    /// Answers a peer.
+    pub(crate) async fn answer(&self, request: Request) -> Result<Reply, PeerError> {
+        let raft = &self.inner.raft;
+        Ok(match request {
+            Request::Append(rpc) => Reply::Append(raft.append_entries(rpc).await.map_err(stopped)?),
+            Request::Vote(rpc) => Reply::Vote(raft.vote(rpc).await.map_err(stopped)?),
+            Request::PreVote(rpc) => Reply::Vote(raft.pre_vote(rpc).await.map_err(stopped)?),
+            Request::TransferLeader(rpc) => {
+                Reply::TransferLeader(raft.handle_transfer_leader(rpc).await.map_err(stopped)?)
+            }
+            Request::Snapshot(step) => self.inner.incoming.step(step, raft).await?,
+            Request::Propose(bytes) => {
+                Reply::Outcome(Box::new(self.propose_here(bytes, Instant::now() + PROPOSE).await?))
+            }
+            Request::ReadIndex => Reply::ReadIndex(self.inner.gate.read_index_here().await?),
+            Request::Status => Reply::Status(Box::new(self.status())),
+            Request::Admin(AdminRequest::Service(bytes)) => match self.inner.service.get() {
+                Some(service) => Reply::Done(service(bytes).await.map_err(PeerError::Refused)?),
+                None => return Err(PeerError::Refused("this node does not serve yet".into())),
+            },
+            Request::Admin(AdminRequest::Snapshot) => {
+                raft.trigger().snapshot().await.map_err(stopped)?;
+                Reply::Done(Vec::new())
+            }
+            Request::Admin(command) => {
+                self.change_membership(command).await?;
+                Reply::Done(Vec::new())
+            }
+        })
+    }
+
+    async fn change_membership(&self, command: AdminRequest) -> Result<(), PeerError> {
+        if !self.is_leader() {
+            let leader = self.inner.raft.metrics().borrow_watched().current_leader;
+            return Err(PeerError::NotLeader { leader });
+        }
+        match command {
+            AdminRequest::Join { id, member } => self.join(id, member).await,
+            AdminRequest::Remove { id } => self.remove(id).await,
+            AdminRequest::TransferLeader { to } => self.transfer_leader(to).await,
+            AdminRequest::Snapshot | AdminRequest::Service(_) => Ok(()),
+        }
+    }
+
+    async fn join(&self, id: u64, member: Member) -> Result<(), PeerError> {
+        let raft = &self.inner.raft;
+        let voters: Vec<u64> = raft.voter_ids().collect();
+        let known = self.member_of(id);
+        if voters.contains(&id) && known.as_ref() == Some(&member) {
+            return self.still_has_its_log(id, &member).await;
+        }
+        if voters.contains(&id) {
+            return Err(PeerError::Refused(format!(
+                "node {id} is a voter at another address or under another name: remove it first"
+            )));
+        }
+        let whole = async {
+            if known.is_some_and(|known| known != member) {
+                let nodes = BTreeMap::from([(id, member.clone())]);
+                raft.change_membership(ChangeMembers::SetNodes(nodes), true).await.map_err(write_error)?;
+            }
+            raft.add_learner(id, member, true).await.map_err(write_error)?;
+            raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await.map_err(write_error)
+        };
+        tokio::time::timeout(JOIN, whole)
+            .await
+            .map_err(|_| PeerError::Refused(format!("node {id} did not catch up within {} s", JOIN.as_secs())))??;
+        tracing::info!(node = id, "node joined as a voter");
+        Ok(())
+    }
+
+    /// A voter that comes back with an empty log could vote twice in one term: it must be removed first.
+    async fn still_has_its_log(&self, id: u64, member: &Member) -> Result<(), PeerError> {
+        if id == self.id() {
+            return Ok(());
+        }
+        match self.inner.peers.call(member, Lane::Control, &Request::Status, Duration::from_secs(2)).await? {
+            Reply::Status(status) if status.last_index == 0 => Err(PeerError::Refused(format!(
+                "node {id} is a voter, but its disk is empty: remove it first, then join it again"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    async fn remove(&self, id: u64) -> Result<(), PeerError> {
+        let raft = &self.inner.raft;
+        let voters: BTreeSet<u64> = raft.voter_ids().collect();
+        if self.member_of(id).is_none() {
+            return Err(PeerError::Refused(format!("node {id} is not a member")));
+        }
+        if voters == BTreeSet::from([id]) {
+            return Err(PeerError::Refused(format!("node {id} is the last voter")));
+        }
+        if id == self.id() {
+            return Err(PeerError::Refused(format!(
+                "node {id} leads: hand the leadership over first (`claviger cluster transfer-leader`)"
+            )));
+        }
+        if voters.contains(&id) {
+            raft.change_membership(ChangeMembers::RemoveVoters(BTreeSet::from([id])), false)
+                .await
+                .map_err(write_error)?;
+        } else {
+            raft.change_membership(ChangeMembers::RemoveNodes(BTreeSet::from([id])), false)
+                .await
+                .map_err(write_error)?;
+        }
+        tracing::info!(node = id, "node removed");
+        Ok(())
+    }
+
+    async fn transfer_leader(&self, to: u64) -> Result<(), PeerError> {
+        if !self.inner.raft.voter_ids().any(|id| id == to) {
+            return Err(PeerError::Refused(format!("node {to} is not a voter")));
+        }
+        self.inner.raft.trigger().transfer_leader(to).await.map_err(stopped)?;
+        let wait = self.inner.raft.wait(Some(Duration::from_secs(5)));
+        let done = wait.metrics(|m| m.current_leader == Some(to), "leadership handed over").await;
+        done.map(|_| ()).map_err(|_| PeerError::Refused(format!("node {to} did not take over in time")))
+    }
+
+    /// Hands the leadership to another voter, if this node has it and there is one; for a clean stop.
+    pub async fn step_down(&self) {
+        if !self.is_leader() {
+            return;
+        }
+        let own = self.id();
+        let other = self.inner.raft.voter_ids().find(|id| *id != own);
+        if let Some(to) = other {
+            if let Err(error) = self.transfer_leader(to).await {
+                tracing::warn!(%error, to, "leadership was not handed over");
+            }
+        }
+    }
+
+    /// Stops taking part. What was acknowledged is on disk already.
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(%error, "consensus did not stop cleanly");
+        }
+    }
+
+    /// Waits until consensus has stopped by itself: a failed disk, a command of a newer release.
+    pub async fn stopped(&self) -> String {
+        let mut metrics = self.inner.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_watched().running_state {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "consensus has ended".into();
+            }
+        }
+    }
+
+    /// What this node says of itself.
+    pub fn status(&self) -> Status {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched().clone();
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        let role = match metrics.state {
+            ServerState::Leader => Role::Leader,
+            ServerState::Candidate => Role::Candidate,
+            ServerState::Follower => Role::Follower,
+            ServerState::Learner if membership.get_node(&self.id()).is_some() => Role::Learner,
+            _ => Role::Outside,
+        };
+        let index = |id: Option<claviger_log::LogId>| id.map_or(0, |id| id.index);
+        let (applied, chain) = self.view(|view| (*self.inner.state.applied().borrow(), read::chain(view)));
+        let chain = chain.map(|hash| hash.iter().map(|b| format!("{b:02x}")).collect()).unwrap_or_default();
+        Status {
+            id: self.id(),
+            name: self.name().to_owned(),
+            peer: self.inner.config.advertise.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            role,
+            term: metrics.current_term,
+            leader: metrics.current_leader,
+            last_index: metrics.last_log_index.unwrap_or(0),
+            committed: index(metrics.local_committed),
+            applied,
+            snapshot: index(metrics.snapshot),
+            purged: index(metrics.purged),
+            chain,
+            read_mode: self.inner.gate.mode().as_str().to_owned(),
+            members: membership
+                .nodes()
+                .map(|(id, member)| MemberStatus {
+                    id: *id,
+                    name: member.name.clone(),
+                    peer: member.peer.clone(),
+                    voter: voters.contains(id),
+                })
+                .collect(),
+            stopped: metrics.running_state.err().map(|fatal| fatal.to_string()),
+        }
+    }
+}
+
+fn stopped(error: impl std::fmt::Display) -> PeerError {
+    PeerError::Stopped(error.to_string())
+}
+
+fn write_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> PeerError {
+    match error {
+        RaftError::Fatal(fatal) => PeerError::Stopped(fatal.to_string()),
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+            PeerError::NotLeader { leader: forward.leader_id }
+        }
+        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => PeerError::Unknown,
+        RaftError::APIError(other) => PeerError::Refused(other.to_string()),
+    }
+}
+
+fn raft_config(config: &NodeConfig) -> Result<Config, StartError> {
+    let raft = Config {
+        cluster_name: config.world.guid(),
+        heartbeat_interval: config.heartbeat_ms,
+        election_timeout_min: config.election_min_ms,
+        election_timeout_max: config.election_max_ms,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_entries),
+        max_in_snapshot_log_to_keep: config.keep_entries,
+        // A follower further behind than what is kept gets a snapshot.
+        replication_lag_threshold: config.snapshot_entries.saturating_add(config.keep_entries),
+        install_snapshot_timeout: 600_000,
+        // A node that was cut off must not disturb the others when it comes back.
+        enable_pre_vote: Some(true),
+        // A restarted leader stands for election like everyone else: its old leadership proves nothing.
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    };
+    raft.validate().map_err(|e| StartError::Config(e.to_string()))
+}

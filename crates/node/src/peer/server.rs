@@ -1,0 +1,108 @@
+//! The answering side.
+
+use super::tls::Identity;
+use super::wire::{decode, encode, read_frame, write_frame, Hello, PeerError, Reply, Request, Welcome, PROTOCOL};
+use crate::node::Node;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncWriteExt, BufReader, BufWriter};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, Semaphore};
+use tokio::time::timeout;
+
+/// Time for the TLS handshake and the greeting.
+const GREETING: Duration = Duration::from_secs(5);
+
+/// Connections at once: four lanes from each of sixty-three peers, and room for operators.
+const CONNECTIONS_MAX: usize = 256;
+
+/// Requests of one connection that are being answered at once: forwarded proposals wait for a commit each.
+const REQUESTS_MAX: usize = 1024;
+
+/// Serves peers until the task is dropped.
+pub async fn serve(listener: TcpListener, identity: Identity, node: Node) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((socket, from)) => {
+                let (identity, node) = (identity.clone(), node.clone());
+                tokio::spawn(async move {
+                    let _place = place;
+                    if let Err(error) = connection(socket, &identity, node).await {
+                        tracing::debug!(%from, %error, "peer connection ended");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "peer connection could not be accepted");
+                // Out of file handles, most likely: give others time to close some.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn connection(socket: TcpStream, identity: &Identity, node: Node) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let greet = async {
+        let stream = identity.acceptor.accept(socket).await?;
+        let (reader, writer) = tokio::io::split(stream);
+        let (mut reader, mut writer) = (BufReader::new(reader), BufWriter::new(writer));
+        let (_, message) = read_frame(&mut reader).await?;
+        let hello: Hello = decode(&message)?;
+        let welcome: Welcome = check(&hello, &node);
+        write_frame(&mut writer, 0, &encode(&welcome)?).await?;
+        writer.flush().await?;
+        welcome.map_err(io::Error::other)?;
+        io::Result::Ok((reader, writer))
+    };
+    let (mut reader, mut writer) = timeout(GREETING, greet).await??;
+    let (send, mut queue) = mpsc::channel::<(u64, Vec<u8>)>(REQUESTS_MAX);
+    let write = tokio::spawn(async move {
+        while let Some((id, message)) = queue.recv().await {
+            write_frame(&mut writer, id, &message).await?;
+            while let Ok((id, message)) = queue.try_recv() {
+                write_frame(&mut writer, id, &message).await?;
+            }
+            writer.flush().await?;
+        }
+        io::Result::Ok(())
+    });
+    let places = Arc::new(Semaphore::new(REQUESTS_MAX));
+    let result = loop {
+        let (id, message) = match read_frame(&mut reader).await {
+            Ok(frame) => frame,
+            Err(error) => break Err(error),
+        };
+        let request: Request = match decode(&message) {
+            Ok(request) => request,
+            Err(error) => break Err(error),
+        };
+        let Ok(place) = places.clone().acquire_owned().await else { break Ok(()) };
+        let (node, send) = (node.clone(), send.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            let answer: Result<Reply, PeerError> = node.answer(request).await;
+            if let Ok(message) = encode(&answer) {
+                // A closed queue: the connection has gone, and with it whoever asked.
+                send.send((id, message)).await.ok();
+            }
+        });
+    };
+    drop(send);
+    write.abort();
+    result
+}
+
+fn check(hello: &Hello, node: &Node) -> Welcome {
+    let own = node.hello_world();
+    if hello.protocol != PROTOCOL {
+        return Err(format!("protocol {} is not spoken here, {PROTOCOL} is", hello.protocol));
+    }
+    if hello.world != own {
+        return Err(format!("this node belongs to world {}, not {}", own.guid(), hello.world.guid()));
+    }
+    Ok(Hello { protocol: PROTOCOL, world: own, node: node.id(), name: node.name().to_owned() })
+}

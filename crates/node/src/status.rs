@@ -1,0 +1,69 @@
+//! What a node says of itself, for operators and metrics.
+
+use serde::{Deserialize, Serialize};
+
+/// A node's part in the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Not a member yet, or no longer.
+    Outside,
+    /// Receives the log, does not vote.
+    Learner,
+    /// Votes.
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Orders the log.
+    Leader,
+}
+
+/// One node's view at one moment. Indexes are log indexes, 0 for "none".
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its id.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Where its peers reach it.
+    pub peer: String,
+    /// Release of its binary.
+    pub version: String,
+    /// Its part.
+    pub role: Role,
+    /// Current term.
+    pub term: u64,
+    /// The leader it knows.
+    pub leader: Option<u64>,
+    /// Last entry in its log.
+    pub last_index: u64,
+    /// Last entry it knows to be committed.
+    pub committed: u64,
+    /// Last entry it applied.
+    pub applied: u64,
+    /// Last entry in its newest snapshot.
+    pub snapshot: u64,
+    /// Last entry removed from its log.
+    pub purged: u64,
+    /// Head of the audit chain after `applied`, in hex: equal on replicas that applied the same entries.
+    pub chain: String,
+    /// How reads are made linearizable.
+    pub read_mode: String,
+    /// All members: id, name, address, whether it votes.
+    pub members: Vec<MemberStatus>,
+    /// Why the node has stopped, if it has.
+    pub stopped: Option<String>,
+}
+
+/// One member as a node knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Its id.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Where its peers reach it.
+    pub peer: String,
+    /// Whether it votes.
+    pub voter: bool,
+}

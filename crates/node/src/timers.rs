@@ -1,0 +1,41 @@
+//! Work that the service does by itself: the leader proposes it as ordinary commands.
+
+use crate::error::NodeError;
+use crate::node::Node;
+use claviger_state_machine::read;
+use claviger_types::command::{Actor, Command, Entry, ObjectRef};
+use claviger_types::name::Id128;
+use std::time::Duration;
+
+/// How often the leader looks for work: retention is counted in days, so that seconds do not matter.
+const TICK: Duration = Duration::from_secs(5);
+
+/// Objects purged in one go; the rest waits for the next.
+const PURGES_MAX: usize = 64;
+
+/// Purges what has come to the end of its retention, for as long as the task lives. `now_ms` is the wall clock, `fresh_id`
+/// draws request ids: both come from the edge.
+pub async fn run_timers(node: Node, now_ms: impl Fn() -> u64, fresh_id: impl Fn() -> Id128) {
+    loop {
+        tokio::time::sleep(TICK).await;
+        if !node.is_leader() {
+            continue;
+        }
+        if let Err(error) = purge_due(&node, now_ms(), &fresh_id).await {
+            tracing::warn!(%error, "scheduled purge will be tried again");
+        }
+    }
+}
+
+async fn purge_due(node: &Node, now_ms: u64, fresh_id: &impl Fn() -> Id128) -> Result<(), NodeError> {
+    let due = node.view(|view| read::due(view, now_ms / 1000, PURGES_MAX));
+    let due = due.map_err(|error| NodeError::Stopped(error.to_string()))?;
+    for (vault, kind, found) in due {
+        let object = ObjectRef { vault, kind, name: found.head.name };
+        let entry = Entry::new(fresh_id(), Actor::System, now_ms, &Command::PurgeObject(object), Vec::new())
+            .map_err(|error| NodeError::Refused(error.to_string()))?;
+        // Somebody may have recovered or purged it meanwhile: a refusal is as good as success.
+        node.propose(&entry).await?;
+    }
+    Ok(())
+}
