@@ -7,10 +7,6 @@ SHELL := /bin/bash
 ifeq ($(CI),true)
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/claviger/target
 endif
-# RocksDB's C++ is built once per machine into a cache and shared by every profile and checkout (tests/rocksdb-lib.sh).
-export ROCKSDB_LIB_DIR := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/claviger/rocksdb-$(shell grep -A1 '^name = "librocksdb-sys"' Cargo.lock | sed -n 's/^version = "\([0-9.]*\).*/\1/p')
-export ROCKSDB_STATIC := 1
-
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 ## build: the release binary at target/release/claviger
@@ -41,7 +37,7 @@ fmt:
 ## setup: what the build needs from Debian and rustup; quick when it is there
 setup:
 	@tests/setup.sh
-	@tests/rocksdb-lib.sh >/dev/null
+	@tests/rocksdb-lib.sh
 
 clean:
 	rm -rf target .venv

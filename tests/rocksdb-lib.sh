@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds RocksDB's C++ once per machine, from the sources of the locked `librocksdb-sys` crate, as a static library in a
-# cache folder outside the checkout, and prints that folder. Cargo finds it through ROCKSDB_LIB_DIR.
+# cache folder outside the checkout, and points `.cache/rocksdb` at it, where .cargo/config.toml tells Cargo to look.
 #
 # Why: the crate's own build takes eight CPU-minutes and is repeated whenever Cargo's choice of profile or features
 # changes; the C++ never does.
@@ -9,8 +9,12 @@ cd "$(dirname "$0")/.."
 
 version=$(grep -A1 '^name = "librocksdb-sys"' Cargo.lock | sed -n 's/^version = "\(.*\)"/\1/p')
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/claviger/rocksdb-${version%%+*}"
+link() {
+  mkdir -p .cache
+  ln -sfn "$cache" .cache/rocksdb
+}
 if [ -f "$cache/librocksdb.a" ]; then
-  echo "$cache"
+  link
   exit 0
 fi
 
@@ -22,6 +26,7 @@ source=$(find "$registry" -maxdepth 2 -type d -name "librocksdb-sys-$version" | 
 [ -n "$source" ] || { say "the sources of librocksdb-sys $version are not in $registry"; exit 1; }
 lz4=$(find "$registry" -maxdepth 2 -type d -name 'lz4-sys-*' | sort | tail -n 1)
 
+checkout=$PWD
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 flags=(-std=c++20 -O2 -fPIC -w -include cstdint -DNDEBUG -DLZ4=1 -DHAVE_ALIGNED_NEW -DHAVE_UINT128_EXTENSION -DOS_LINUX
@@ -38,4 +43,5 @@ ar crs "$work/librocksdb.a" "$work"/*.o
 mkdir -p "$cache"
 mv "$work/librocksdb.a" "$cache/librocksdb.a.new"
 mv "$cache/librocksdb.a.new" "$cache/librocksdb.a"
-echo "$cache"
+cd "$checkout"
+link

@@ -1,1 +1,30 @@
-//! Lands in a later step; see README.md.
+//! HTTP: the data plane and the identity surface, over one node.
+//!
+//! Requests are parsed into valid types, authorized, carried out and rendered; an operation works with a [`call::Call`],
+//! which cannot be had without the route's permission. Domain errors become the wire's in one place ([`error`]).
+//!
+//! Invariants: nothing is answered from local state before the read gate was passed; plaintext material is sealed before a
+//! command is made, and never leaves [`sealing`] but for the operation that asked; what this release does not have
+//! answers so, with 501.
+
+mod call;
+pub mod domain;
+pub mod error;
+mod http;
+mod identity;
+mod keycache;
+mod keygen;
+mod metrics;
+mod ops;
+pub mod route;
+pub mod sealing;
+mod server;
+mod service;
+mod setup;
+mod tokens;
+mod version;
+mod wire;
+
+pub use server::{serve, serve_admin, ServeConfig};
+pub use service::{fresh_id, now_ms, Service, ServiceConfig};
+pub use setup::{AdminCommand, Welcome, RETENTION_DAYS};

@@ -13,6 +13,9 @@ pub enum CryptoError {
     /// The input is too long or too short for this key and algorithm.
     #[error("the input has the wrong length for this key and algorithm")]
     BadLength,
+    /// An initialization vector, tag or additional data is missing, unwanted, or has the wrong length.
+    #[error("an initialization vector, tag or additional data is missing, unwanted or has the wrong length")]
+    BadParameter,
     /// Decryption, unwrapping, opening or token verification failed; every cause looks alike.
     #[error("the operation failed")]
     Failed,

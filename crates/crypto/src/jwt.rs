@@ -1,8 +1,8 @@
 //! Compact JSON Web Signatures with RS256, for the access tokens that the built-in token service issues and checks.
 //!
-//! Only what is needed of RFC 7515 and RFC 7519: one algorithm, three parts, no `crit`, a bound on the length. A general
-//! library would bring the `none` algorithm, key confusion and embedded keys, which is where JWT goes wrong. Claims are
-//! the caller's: this module signs and verifies bytes.
+//! Only what is needed of RFC 7515 and RFC 7519: one algorithm, three parts, no `crit`, a bound on the length. A
+//! general library would bring the `none` algorithm, key confusion and embedded keys, which is where JWT goes wrong.
+//! Claims are the caller's: this module signs and verifies bytes.
 
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ use serde::Serialize;
 use crate::provider::{AwsLc, CryptoProvider, LoadedKey};
 use crate::CryptoError;
 
-/// Longest token looked at, in bytes: more than any claim set of ours, and little enough to parse before authentication.
+/// Longest token looked at, in bytes: more than any claim set of ours, and little enough to parse before
+/// authentication.
 pub const MAX_TOKEN_LEN: usize = 16 * 1024;
 
 /// Length that a key's thumbprint is cut to, as `x5t` has it (RFC 7515 section 4.1.7).
@@ -41,7 +42,7 @@ impl JwtSigner {
     pub fn new(key: Arc<dyn LoadedKey>, kid: String) -> Result<Self, CryptoError> {
         match key.public() {
             PublicKey::Rsa { .. } => Ok(Self { key, kid }),
-            PublicKey::Ec { .. } => Err(CryptoError::Unsupported),
+            PublicKey::Ec { .. } | PublicKey::Oct { .. } => Err(CryptoError::Unsupported),
         }
     }
 
@@ -83,6 +84,8 @@ pub fn kid_of(public: &PublicKey) -> String {
         PublicKey::Ec { curve, x, y } => {
             format!(r#"{{"crv":"{}","kty":"EC","x":"{}","y":"{}"}}"#, curve.as_str(), text(x), text(y))
         }
+        // Its thumbprint would be a hash of the secret. What is left does not tell one symmetric key from another.
+        PublicKey::Oct { .. } => r#"{"kty":"oct"}"#.to_owned(),
     };
     let hash = digest(&SHA256, canonical.as_bytes());
     BASE64URL.encode(hash.as_ref().get(..THUMBPRINT_LEN).unwrap_or_default())

@@ -1,7 +1,7 @@
 //! Random bytes, from AWS-LC's generator (CTR_DRBG seeded by the operating system, per thread, fork-safe).
 //!
 //! One source for the whole crate: keys, salts and padding of both providers draw from it, so there is one place to
-//! audit. The `rsa` and elliptic-curve crates reach it through [`LibraryRng`], but for RSA blinding and padding, where
+//! audit. The `rsa` and elliptic-curve crates reach it through `LibraryRng`, but for RSA blinding and padding, where
 //! the `rsa` crate asks the operating system itself.
 
 use rsa::rand_core::{TryCryptoRng, TryRng};

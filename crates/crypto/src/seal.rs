@@ -1,13 +1,13 @@
 //! Authenticated encryption of records at rest.
 //!
-//! Every sealed record has its own key: `HKDF-SHA-256(key, salt, info)` (RFC 5869) over 32 random bytes of salt gives an
-//! AES-256-GCM key (NIST SP 800-38D) and a 32-byte commitment. The GCM key encrypts exactly one message, so the nonce is
-//! a constant zero: there is no nonce to repeat, no counter to persist, and no limit on the number of records, even with
-//! many writers and restored snapshots; a collision would need two equal 256-bit salts.
+//! Every sealed record has its own key: `HKDF-SHA-256(key, salt, info)` (RFC 5869) over 32 random bytes of salt gives
+//! an AES-256-GCM key (NIST SP 800-38D) and a 32-byte commitment. The GCM key encrypts exactly one message, so the
+//! nonce is a constant zero: there is no nonce to repeat, no counter to persist, and no limit on the number of records,
+//! even with many writers and restored snapshots; a collision would need two equal 256-bit salts.
 //!
-//! The commitment is there because GCM does not commit to its key: one ciphertext can be built that opens under two keys.
-//! It is a second output of the same HKDF, stored in the open and compared in constant time before GCM runs, so that a
-//! record opens under one key only.
+//! The commitment is there because GCM does not commit to its key: one ciphertext can be built that opens under two
+//! keys. It is a second output of the same HKDF, stored in the open and compared in constant time before GCM runs, so
+//! that a record opens under one key only.
 //!
 //! Layout, with everything before the ciphertext also authenticated:
 //!
@@ -207,8 +207,8 @@ pub fn sealed_with(sealed: &[u8]) -> Option<[u8; ID_LEN]> {
 /// The key that a passphrase unseals with: Argon2id (RFC 9106) with 64 MiB, 3 passes, one lane.
 ///
 /// About a tenth of a second and once per start, so guessing is dear while starting is not. The salt is stored next to
-/// what it seals. The id depends on the salt alone and so says nothing about the passphrase; a wrong passphrase shows as
-/// [`CryptoError::Failed`] when opening.
+/// what it seals. The id depends on the salt alone and so says nothing about the passphrase; a wrong passphrase shows
+/// as [`CryptoError::Failed`] when opening.
 pub fn passphrase_key(passphrase: &SecretBytes, salt: &[u8; 16]) -> Result<SealKey, CryptoError> {
     let internal = |_| CryptoError::Internal("passphrase hash");
     let params = argon2::Params::new(PASSPHRASE_MEMORY_KIB, PASSPHRASE_PASSES, 1, Some(KEY_LEN)).map_err(internal)?;

@@ -1,7 +1,7 @@
 //! Secret bytes that wipe themselves and cannot be printed or copied by accident.
 //!
-//! A newtype rather than a bare `Zeroizing<Vec<u8>>`, because `Zeroizing` derives `Debug` and `Clone`: one `{:?}` in a log
-//! line would publish a key, and every silent clone is one more copy to lose.
+//! A newtype rather than a bare `Zeroizing<Vec<u8>>`, because `Zeroizing` derives `Debug` and `Clone`: one `{:?}` in a
+//! log line would publish a key, and every silent clone is one more copy to lose.
 
 use zeroize::Zeroizing;
 

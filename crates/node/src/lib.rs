@@ -22,4 +22,4 @@ pub use peer::{Identity, PeerError, Peers};
 pub use status::{Role, Status};
 pub use timers::run_timers;
 
-pub use claviger_log::Member;
+pub use claviger_log::{Member, View};

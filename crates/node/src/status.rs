@@ -18,6 +18,19 @@ pub enum Role {
     Leader,
 }
 
+impl Role {
+    /// The name in status and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Outside => "outside",
+            Role::Learner => "learner",
+            Role::Follower => "follower",
+            Role::Candidate => "candidate",
+            Role::Leader => "leader",
+        }
+    }
+}
+
 /// One node's view at one moment. Indexes are log indexes, 0 for "none".
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {

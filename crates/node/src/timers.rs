@@ -14,8 +14,8 @@ const TICK: Duration = Duration::from_secs(5);
 const PURGES_MAX: usize = 64;
 
 /// Purges what has come to the end of its retention, for as long as the task lives. `now_ms` is the wall clock, `fresh_id`
-/// draws request ids: both come from the edge.
-pub async fn run_timers(node: Node, now_ms: impl Fn() -> u64, fresh_id: impl Fn() -> Id128) {
+/// draws request ids (`None`: it cannot now): both come from the edge.
+pub async fn run_timers(node: Node, now_ms: impl Fn() -> u64, fresh_id: impl Fn() -> Option<Id128>) {
     loop {
         tokio::time::sleep(TICK).await;
         if !node.is_leader() {
@@ -27,12 +27,13 @@ pub async fn run_timers(node: Node, now_ms: impl Fn() -> u64, fresh_id: impl Fn(
     }
 }
 
-async fn purge_due(node: &Node, now_ms: u64, fresh_id: &impl Fn() -> Id128) -> Result<(), NodeError> {
+async fn purge_due(node: &Node, now_ms: u64, fresh_id: &impl Fn() -> Option<Id128>) -> Result<(), NodeError> {
     let due = node.view(|view| read::due(view, now_ms / 1000, PURGES_MAX));
     let due = due.map_err(|error| NodeError::Stopped(error.to_string()))?;
     for (vault, kind, found) in due {
         let object = ObjectRef { vault, kind, name: found.head.name };
-        let entry = Entry::new(fresh_id(), Actor::System, now_ms, &Command::PurgeObject(object), Vec::new())
+        let Some(id) = fresh_id() else { return Ok(()) };
+        let entry = Entry::new(id, Actor::System, now_ms, &Command::PurgeObject(object), Vec::new())
             .map_err(|error| NodeError::Refused(error.to_string()))?;
         // Somebody may have recovered or purged it meanwhile: a refusal is as good as success.
         node.propose(&entry).await?;

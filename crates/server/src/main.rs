@@ -1,7 +1,31 @@
-//! The `claviger` binary.
+//! The `claviger` binary: command line, configuration, wiring, start and stop.
+//!
+//! Only this crate reads files, environment and arguments, and starts the runtime.
 
-fn main() -> std::process::ExitCode {
-    // A clear error beats a silent success: the server lands in a later step.
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), b"claviger: no server is built in yet\n");
-    std::process::ExitCode::FAILURE
+mod cli;
+mod cluster;
+mod config;
+mod connect_proxy;
+mod dev;
+mod exec;
+mod harden;
+mod logging;
+mod pki;
+mod serve;
+mod throwaway;
+mod world;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match cli::run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            // `{:#}` prints the chain of causes in one line.
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("claviger: {error:#}\n").as_bytes());
+            ExitCode::FAILURE
+        }
+    }
 }

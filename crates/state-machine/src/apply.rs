@@ -7,11 +7,13 @@ use crate::keys;
 use crate::kv::{Kv, Read, StoreError, Table};
 use crate::policy::required_permission;
 use crate::read;
-use crate::records::{Application, DeletedHead, Event, Head, Remembered, TokenKey, Vault, World, FORMAT};
+use crate::records::{
+    Application, DeletedHead, Event, Head, Remembered, Subscription, Tenant, TokenKey, Vault, World, FORMAT,
+};
 use claviger_types::codec::{self, CodecError};
 use claviger_types::command::{
-    Actor, Command, Content, CreateVault, Entry, InitWorld, ObjectRef, Origin, PutApplication, PutTokenKey, PutVersion,
-    RestoreObject, RotationPolicy, SetPolicies, SetRotationPolicy, UpdateVersion,
+    Actor, Command, Content, CreateVault, Entry, InitWorld, ObjectRef, Origin, PutApplication, PutSubscription,
+    PutTenant, PutTokenKey, PutVersion, RestoreObject, RotationPolicy, SetPolicies, SetRotationPolicy, UpdateVersion,
 };
 use claviger_types::name::{Id128, Kind};
 use claviger_types::outcome::{Deletion, ObjectVersion, Outcome, Refusal};
@@ -177,6 +179,8 @@ impl<K: Kv> Apply<'_, K> {
             Command::SetPolicies(c) => self.set_policies(c),
             Command::PutApplication(c) => self.put_application(c),
             Command::PutTokenKey(c) => self.put_token_key(c, blob(0)),
+            Command::PutTenant(c) => self.put_tenant(c),
+            Command::PutSubscription(c) => self.put_subscription(c),
             Command::PutVersion(c) => self.put_version(c, blob(0)),
             Command::UpdateVersion(c) => self.update_version(c),
             Command::DeleteObject(c) => self.delete_object(c),
@@ -248,6 +252,19 @@ impl<K: Kv> Apply<'_, K> {
     fn put_token_key(&mut self, c: PutTokenKey, sealed: Vec<u8>) -> Step {
         let key = TokenKey { kid: c.kid, public: c.public, sealed };
         put(self.kv, Table::Identity, keys::token_key(self.index), &key)?;
+        Ok(Outcome::Done)
+    }
+
+    fn put_tenant(&mut self, c: PutTenant) -> Step {
+        let tenant = Tenant { tenant: c.tenant, domain: c.domain, display_name: c.display_name };
+        put(self.kv, Table::Identity, keys::tenant(c.tenant), &tenant)?;
+        Ok(Outcome::Done)
+    }
+
+    fn put_subscription(&mut self, c: PutSubscription) -> Step {
+        let subscription =
+            Subscription { subscription: c.subscription, tenant: c.tenant, display_name: c.display_name };
+        put(self.kv, Table::Identity, keys::subscription(c.subscription), &subscription)?;
         Ok(Outcome::Done)
     }
 

@@ -43,6 +43,18 @@ pub(crate) fn application(app: Id128) -> Vec<u8> {
     [b"app/".as_slice(), &app.0].concat()
 }
 
+pub(crate) const TENANTS: &[u8] = b"ten/";
+
+pub(crate) fn tenant(tenant: Id128) -> Vec<u8> {
+    [TENANTS, &tenant.0].concat()
+}
+
+pub(crate) const SUBSCRIPTIONS: &[u8] = b"sub/";
+
+pub(crate) fn subscription(subscription: Id128) -> Vec<u8> {
+    [SUBSCRIPTIONS, &subscription.0].concat()
+}
+
 pub(crate) const TOKEN_KEYS: &[u8] = b"tok/";
 
 pub(crate) fn token_key(index: u64) -> Vec<u8> {

@@ -20,7 +20,9 @@ pub fn required_permission(command: &Command) -> Option<(Id128, Permission)> {
         | Command::CreateVault(_)
         | Command::SetPolicies(_)
         | Command::PutApplication(_)
-        | Command::PutTokenKey(_) => None,
+        | Command::PutTokenKey(_)
+        | Command::PutTenant(_)
+        | Command::PutSubscription(_) => None,
         Command::PutVersion(c) => {
             let on_keys = match c.origin {
                 Origin::Create => KeyPermission::Create,

@@ -2,7 +2,7 @@
 
 use crate::keys;
 use crate::kv::{Read, Table};
-use crate::records::{Application, DeletedHead, Event, Head, TokenKey, Vault, World, FORMAT};
+use crate::records::{Application, DeletedHead, Event, Head, Subscription, Tenant, TokenKey, Vault, World, FORMAT};
 use crate::ApplyError;
 use claviger_types::codec;
 use claviger_types::name::{Id128, Kind, VaultName};
@@ -222,6 +222,21 @@ pub fn due(kv: &impl Read, now: u64, limit: usize) -> Result<Vec<(Id128, Kind, D
 /// An application by client id.
 pub fn application(kv: &impl Read, app: Id128) -> Result<Option<Application>> {
     row(kv, Table::Identity, &keys::application(app))
+}
+
+/// Most tenants and subscriptions that are listed: a world has a handful.
+pub const DIRECTORY_ROWS_MAX: usize = 1000;
+
+/// All tenants.
+pub fn tenants(kv: &impl Read) -> Result<Vec<Tenant>> {
+    let rows = kv.scan(Table::Identity, keys::TENANTS, &keys::after(keys::TENANTS), DIRECTORY_ROWS_MAX)?;
+    rows.iter().map(|(_, v)| codec::from_versioned(FORMAT, v).map_err(Into::into)).collect()
+}
+
+/// All subscriptions.
+pub fn subscriptions(kv: &impl Read) -> Result<Vec<Subscription>> {
+    let rows = kv.scan(Table::Identity, keys::SUBSCRIPTIONS, &keys::after(keys::SUBSCRIPTIONS), DIRECTORY_ROWS_MAX)?;
+    rows.iter().map(|(_, v)| codec::from_versioned(FORMAT, v).map_err(Into::into)).collect()
 }
 
 /// Token-signing keys, oldest first.

@@ -82,6 +82,28 @@ pub struct Application {
     pub secret_hashes: Vec<String>,
 }
 
+/// A tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tenant {
+    /// Its id.
+    pub tenant: Id128,
+    /// Domain name by which clients may also name it.
+    pub domain: String,
+    /// For people.
+    pub display_name: String,
+}
+
+/// A subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscription {
+    /// Its id.
+    pub subscription: Id128,
+    /// The tenant that it trusts.
+    pub tenant: Id128,
+    /// For people.
+    pub display_name: String,
+}
+
 /// A token-signing key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenKey {

@@ -344,6 +344,12 @@ fn golden_bytes() {
             display_name: "app".into(),
             secret_hashes: vec!["$hash".into()],
         }),
+        Command::PutTenant(PutTenant { tenant: TENANT, domain: "a.test".into(), display_name: "A".into() }),
+        Command::PutSubscription(PutSubscription {
+            subscription: Id128([3; 16]),
+            tenant: TENANT,
+            display_name: "S".into(),
+        }),
         Command::PutTokenKey(PutTokenKey {
             kid: "kid".into(),
             public: PublicKey::Rsa { n: vec![3; 4], e: vec![1, 0, 1] },

@@ -22,7 +22,11 @@ pub fn touches(command: &Command) -> Vec<ConflictKey> {
         vec![ConflictKey::Object(vault, kind, folded), ConflictKey::VaultAny(vault)]
     };
     match command {
-        Command::InitWorld(_) | Command::PutApplication(_) | Command::PutTokenKey(_) => vec![ConflictKey::World],
+        Command::InitWorld(_)
+        | Command::PutApplication(_)
+        | Command::PutTokenKey(_)
+        | Command::PutTenant(_)
+        | Command::PutSubscription(_) => vec![ConflictKey::World],
         Command::CreateVault(c) => vec![ConflictKey::World, ConflictKey::Vault(c.id)],
         Command::SetPolicies(c) => vec![ConflictKey::Vault(c.vault)],
         Command::PutVersion(c) => object(c.vault, c.kind, c.name.folded()),

@@ -211,6 +211,28 @@ pub struct PutApplication {
     pub secret_hashes: Vec<String>,
 }
 
+/// Creates or renames a tenant: a directory of principals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutTenant {
+    /// Its id.
+    pub tenant: Id128,
+    /// Domain name by which clients may also name it.
+    pub domain: String,
+    /// For people.
+    pub display_name: String,
+}
+
+/// Creates or renames a subscription: what vaults and backup blobs belong to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutSubscription {
+    /// Its id.
+    pub subscription: Id128,
+    /// The tenant that it trusts.
+    pub tenant: Id128,
+    /// For people.
+    pub display_name: String,
+}
+
 /// Adds a token-signing key; its sealed private half is blob 0. The newest one signs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PutTokenKey {
@@ -350,6 +372,10 @@ commands! {
     PutApplication(PutApplication) = 4 v 1,
     /// See [`PutTokenKey`].
     PutTokenKey(PutTokenKey) = 5 v 1,
+    /// See [`PutTenant`].
+    PutTenant(PutTenant) = 6 v 1,
+    /// See [`PutSubscription`].
+    PutSubscription(PutSubscription) = 7 v 1,
     /// See [`PutVersion`].
     PutVersion(PutVersion) = 10 v 1,
     /// See [`UpdateVersion`].

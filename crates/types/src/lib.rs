@@ -6,6 +6,7 @@
 pub mod alg;
 pub mod codec;
 pub mod command;
+pub mod duration;
 pub mod name;
 pub mod outcome;
 pub mod permission;

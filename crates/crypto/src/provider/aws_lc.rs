@@ -1,8 +1,9 @@
-//! The provider over `aws-lc-rs` (AWS-LC): RSA and the NIST curves, the production hot path.
+//! The provider over `aws-lc-rs` (AWS-LC): RSA, the NIST curves and symmetric keys, the production hot path.
 //!
 //! Chosen because its safe interface signs digests (`Digest::import_less_safe`, `sign_digest`), because its code is
 //! written for constant time with a blinding cache per key, and because it is the fastest library measured for all of
-//! these. `RSNULL` has no safe entry point and P-256K is slow, so both answer `Unsupported`: see [`super::Hybrid`].
+//! these. `RSNULL` and AES key wrap with 192 bits have no safe entry point and P-256K is slow, so all three answer
+//! `Unsupported`: see [`super::Hybrid`].
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,19 +18,19 @@ use aws_lc_rs::signature::{
     self as sig, EcdsaKeyPair, EcdsaSigningAlgorithm, EcdsaVerificationAlgorithm, KeyPair, ParsedPublicKey,
     RsaEncoding, RsaParameters,
 };
-use claviger_types::alg::{Curve, EncAlg, KeySpec, PublicKey, SignAlg};
+use claviger_types::alg::{Curve, EncAlg, Family, KeySpec, PublicKey, SignAlg};
 use rsa::pkcs1::der::Decode;
 use rsa::pkcs1::RsaPublicKeyRef;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{
-    check_digest, check_plaintext, check_rsa_public, check_rsa_size, from_sec1, to_sec1, trim_zeros, CryptoProvider,
-    Generated, LoadedKey,
+    check_digest, check_plaintext, check_rsa_public, check_rsa_size, encrypt_public, from_sec1, oct, to_sec1,
+    trim_zeros, CipherParams, CryptoProvider, Encrypted, Generated, LoadedKey,
 };
 use crate::secret::SecretBytes;
 use crate::CryptoError;
 
-/// RSA and P-256, P-384, P-521 by AWS-LC.
+/// RSA, P-256, P-384, P-521 and symmetric keys by AWS-LC.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AwsLc;
 
@@ -40,6 +41,7 @@ impl CryptoProvider for AwsLc {
 
     fn generate(&self, spec: KeySpec) -> Result<Generated, CryptoError> {
         match spec {
+            KeySpec::Oct { bits } => oct::generate(bits),
             KeySpec::Rsa { bits } => {
                 let size = match bits {
                     2048 => KeySize::Rsa2048,
@@ -64,6 +66,7 @@ impl CryptoProvider for AwsLc {
 
     fn load(&self, spec: KeySpec, private: &SecretBytes) -> Result<Arc<dyn LoadedKey>, CryptoError> {
         match spec {
+            KeySpec::Oct { bits } => oct::load_aws_lc(bits, private),
             KeySpec::Rsa { bits } => Ok(Arc::new(RsaKey::load(bits, private)?)),
             KeySpec::Ec { curve } => {
                 let (signing, _) = ec_algorithms(curve)?;
@@ -94,6 +97,7 @@ impl CryptoProvider for AwsLc {
                 let key = ParsedPublicKey::new(verification, point).map_err(|_| CryptoError::BadKey)?;
                 Ok(key.verify_digest_sig(&import(digest, ec_hash(*curve))?, signature).is_ok())
             }
+            PublicKey::Oct { .. } => Err(CryptoError::Unsupported),
         }
     }
 
@@ -175,7 +179,19 @@ impl LoadedKey for RsaKey {
         Ok(signature)
     }
 
-    fn decrypt(&self, alg: EncAlg, ciphertext: &[u8]) -> Result<SecretBytes, CryptoError> {
+    fn verify(&self, alg: SignAlg, digest: &[u8], signature: &[u8]) -> Result<bool, CryptoError> {
+        AwsLc.verify(&self.public, alg, digest, signature)
+    }
+
+    fn encrypt(&self, alg: EncAlg, plaintext: &[u8], params: &CipherParams<'_>) -> Result<Encrypted, CryptoError> {
+        encrypt_public(&AwsLc, &self.public, alg, plaintext, params)
+    }
+
+    fn decrypt(&self, alg: EncAlg, ciphertext: &[u8], params: &CipherParams<'_>) -> Result<SecretBytes, CryptoError> {
+        if alg.family() != Family::Rsa {
+            return Err(CryptoError::Unsupported);
+        }
+        params.refuse_all()?;
         let keys = self.decrypting()?;
         let mut out = Zeroizing::new(vec![0u8; self.pair.public_modulus_len()]);
         if ciphertext.len() != out.len() {
@@ -218,7 +234,15 @@ impl LoadedKey for EcKey {
         Ok(signature.as_ref().to_vec())
     }
 
-    fn decrypt(&self, _alg: EncAlg, _ciphertext: &[u8]) -> Result<SecretBytes, CryptoError> {
+    fn verify(&self, alg: SignAlg, digest: &[u8], signature: &[u8]) -> Result<bool, CryptoError> {
+        AwsLc.verify(&self.public, alg, digest, signature)
+    }
+
+    fn encrypt(&self, _: EncAlg, _: &[u8], _: &CipherParams<'_>) -> Result<Encrypted, CryptoError> {
+        Err(CryptoError::Unsupported)
+    }
+
+    fn decrypt(&self, _: EncAlg, _: &[u8], _: &CipherParams<'_>) -> Result<SecretBytes, CryptoError> {
         Err(CryptoError::Unsupported)
     }
 }
@@ -238,9 +262,14 @@ fn rsa_algorithms(alg: SignAlg) -> Result<RsaAlgorithms, CryptoError> {
         SignAlg::Ps256 => (&SHA256, &sig::RSA_PSS_SHA256, &sig::RSA_PSS_2048_8192_SHA256),
         SignAlg::Ps384 => (&SHA384, &sig::RSA_PSS_SHA384, &sig::RSA_PSS_2048_8192_SHA384),
         SignAlg::Ps512 => (&SHA512, &sig::RSA_PSS_SHA512, &sig::RSA_PSS_2048_8192_SHA512),
-        SignAlg::RsNull | SignAlg::Es256 | SignAlg::Es384 | SignAlg::Es512 | SignAlg::Es256K => {
-            return Err(CryptoError::Unsupported)
-        }
+        SignAlg::RsNull
+        | SignAlg::Es256
+        | SignAlg::Es384
+        | SignAlg::Es512
+        | SignAlg::Es256K
+        | SignAlg::Hs256
+        | SignAlg::Hs384
+        | SignAlg::Hs512 => return Err(CryptoError::Unsupported),
     })
 }
 
@@ -265,9 +294,10 @@ fn ec_hash(curve: Curve) -> &'static Algorithm {
 
 fn oaep(alg: EncAlg) -> Option<&'static OaepAlgorithm> {
     match alg {
-        EncAlg::Rsa15 => None,
         EncAlg::RsaOaep => Some(&OAEP_SHA1_MGF1SHA1),
         EncAlg::RsaOaep256 => Some(&OAEP_SHA256_MGF1SHA256),
+        // The callers have made sure of the family, so this is `RSA1_5`.
+        _ => None,
     }
 }
 

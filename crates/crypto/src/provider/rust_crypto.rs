@@ -1,8 +1,9 @@
-//! The provider over the RustCrypto crates `rsa`, `p256`, `p384`, `p521`, `k256`: every algorithm.
+//! The provider over the RustCrypto crates (`rsa`, `p256`, `p384`, `p521`, `k256`, `aes-gcm` and so on): every
+//! algorithm.
 //!
-//! In production it serves P-256K and `RSNULL`; for the rest it is the independent second implementation that the tests
-//! hold `aws-lc-rs` against. RSA private operations are always blinded (the `rsa` crate draws the blinding factor from
-//! the operating system).
+//! In production it serves P-256K, `RSNULL` and AES key wrap with 192 bits; for the rest it is the independent second
+//! implementation that the tests hold `aws-lc-rs` against. RSA private operations are always blinded (the `rsa` crate
+//! draws the blinding factor from the operating system).
 //!
 //! **Differences in kind.** For `RSA1_5` the `rsa` crate rejects implicitly (draft-irtf-cfrg-rsa-guidance section 7.2):
 //! a ciphertext of the right length with broken padding yields a deterministic random-looking message instead of an
@@ -14,7 +15,7 @@
 
 use std::sync::Arc;
 
-use claviger_types::alg::{Curve, EncAlg, KeySpec, PublicKey, SignAlg};
+use claviger_types::alg::{Curve, EncAlg, Family, KeySpec, PublicKey, SignAlg};
 use p256::ecdsa::signature::hazmat::{PrehashSigner, PrehashVerifier};
 use p256::ecdsa::signature::SignatureEncoding;
 use rsa::pkcs8::{DecodePrivateKey, EncodePrivateKey};
@@ -22,10 +23,11 @@ use rsa::traits::PublicKeyParts;
 use rsa::{BoxedUint, Generate, Pkcs1v15Sign};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
+use zeroize::Zeroizing;
 
 use super::{
-    check_digest, check_plaintext, check_rsa_public, check_rsa_size, from_sec1, to_sec1, trim_zeros, CryptoProvider,
-    Generated, LoadedKey,
+    check_digest, check_plaintext, check_rsa_public, check_rsa_size, encrypt_public, from_sec1, oct, to_sec1,
+    trim_zeros, CipherParams, CryptoProvider, Encrypted, Generated, LoadedKey,
 };
 use crate::random::LibraryRng;
 use crate::secret::SecretBytes;
@@ -35,8 +37,9 @@ use crate::CryptoError;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RustCrypto;
 
-/// Verifies on one curve. `s` is brought to its low form first, since `k256` refuses the high one: JOSE (RFC 8812) has no
-/// low-S rule, and other signers of ES256K emit both forms. On the other curves it makes no difference to the verdict.
+/// Verifies on one curve. `s` is brought to its low form first, since `k256` refuses the high one: JOSE (RFC 8812) has
+/// no low-S rule, and other signers of ES256K emit both forms. On the other curves it makes no difference to the
+/// verdict.
 macro_rules! ec_verify {
     ($module:ident, $point:expr, $digest:expr, $signature:expr) => {{
         let key = $module::ecdsa::VerifyingKey::from_sec1_bytes($point).map_err(|_| CryptoError::BadKey)?;
@@ -59,6 +62,7 @@ impl CryptoProvider for RustCrypto {
                 Ok(Generated { public: rsa_public(&key), private: SecretBytes::new(der.as_bytes().to_vec()) })
             }
             KeySpec::Rsa { .. } => Err(CryptoError::Unsupported),
+            KeySpec::Oct { bits } => oct::generate(bits),
             KeySpec::Ec { curve } => {
                 let signer = EcSigner::generate(curve)?;
                 Ok(Generated { public: from_sec1(curve, &signer.point())?, private: signer.to_pkcs8()? })
@@ -78,13 +82,14 @@ impl CryptoProvider for RustCrypto {
                 let public = from_sec1(curve, &signer.point())?;
                 Ok(Arc::new(EcKey { curve, signer, public }))
             }
+            KeySpec::Oct { bits } => oct::load_rust_crypto(bits, private),
         }
     }
 
     fn verify(&self, key: &PublicKey, alg: SignAlg, digest: &[u8], signature: &[u8]) -> Result<bool, CryptoError> {
         match key {
             PublicKey::Rsa { n, e } => {
-                if alg.curve().is_some() {
+                if alg.family() != Family::Rsa {
                     return Err(CryptoError::Unsupported);
                 }
                 let modulus = check_rsa_public(n, e)?;
@@ -98,9 +103,7 @@ impl CryptoProvider for RustCrypto {
                     SignAlg::Ps384 => key.pss_verify_prehash::<Sha384>(digest, signature),
                     SignAlg::Ps512 => key.pss_verify_prehash::<Sha512>(digest, signature),
                     SignAlg::RsNull => key.verify(Pkcs1v15Sign::new_unprefixed(), digest, signature),
-                    SignAlg::Es256 | SignAlg::Es384 | SignAlg::Es512 | SignAlg::Es256K => {
-                        return Err(CryptoError::Unsupported)
-                    }
+                    _ => return Err(CryptoError::Unsupported),
                 };
                 Ok(verdict.is_ok())
             }
@@ -117,6 +120,7 @@ impl CryptoProvider for RustCrypto {
                     Curve::P256K => ec_verify!(k256, &point, digest, signature),
                 }
             }
+            PublicKey::Oct { .. } => Err(CryptoError::Unsupported),
         }
     }
 
@@ -129,6 +133,7 @@ impl CryptoProvider for RustCrypto {
             EncAlg::Rsa15 => key.pkcs1v15_encrypt(plaintext),
             EncAlg::RsaOaep => key.oaep_encrypt::<Sha1>(plaintext),
             EncAlg::RsaOaep256 => key.oaep_encrypt::<Sha256>(plaintext),
+            _ => return Err(CryptoError::Unsupported),
         }
         .map_err(|_| CryptoError::Internal("RSA encryption"))
     }
@@ -155,7 +160,7 @@ impl LoadedKey for RsaKey {
     }
 
     fn sign(&self, alg: SignAlg, digest: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        if alg.curve().is_some() {
+        if alg.family() != Family::Rsa {
             return Err(CryptoError::Unsupported);
         }
         check_digest(alg, digest, self.key.size())?;
@@ -167,16 +172,29 @@ impl LoadedKey for RsaKey {
             SignAlg::Ps384 => self.key.pss_sign_prehash::<Sha384>(digest),
             SignAlg::Ps512 => self.key.pss_sign_prehash::<Sha512>(digest),
             SignAlg::RsNull => self.key.sign(Pkcs1v15Sign::new_unprefixed(), digest),
-            SignAlg::Es256 | SignAlg::Es384 | SignAlg::Es512 | SignAlg::Es256K => return Err(CryptoError::Unsupported),
+            _ => return Err(CryptoError::Unsupported),
         }
         .map_err(|_| CryptoError::Internal("RSA signing"))
     }
 
-    fn decrypt(&self, alg: EncAlg, ciphertext: &[u8]) -> Result<SecretBytes, CryptoError> {
+    fn verify(&self, alg: SignAlg, digest: &[u8], signature: &[u8]) -> Result<bool, CryptoError> {
+        RustCrypto.verify(&self.public, alg, digest, signature)
+    }
+
+    fn encrypt(&self, alg: EncAlg, plaintext: &[u8], params: &CipherParams<'_>) -> Result<Encrypted, CryptoError> {
+        encrypt_public(&RustCrypto, &self.public, alg, plaintext, params)
+    }
+
+    fn decrypt(&self, alg: EncAlg, ciphertext: &[u8], params: &CipherParams<'_>) -> Result<SecretBytes, CryptoError> {
+        if alg.family() != Family::Rsa {
+            return Err(CryptoError::Unsupported);
+        }
+        params.refuse_all()?;
         match alg {
             EncAlg::Rsa15 => self.key.pkcs1v15_decrypt(ciphertext),
             EncAlg::RsaOaep => self.key.oaep_decrypt::<Sha1>(ciphertext),
             EncAlg::RsaOaep256 => self.key.oaep_decrypt::<Sha256>(ciphertext),
+            _ => return Err(CryptoError::Unsupported),
         }
         .map(SecretBytes::new)
         .map_err(|_| CryptoError::Failed)
@@ -184,7 +202,7 @@ impl LoadedKey for RsaKey {
 }
 
 /// One signing key of any curve; the crates share traits, but their bounds are longer than this list.
-enum EcSigner {
+pub(crate) enum EcSigner {
     P256(p256::ecdsa::SigningKey),
     P384(p384::ecdsa::SigningKey),
     P521(p521::ecdsa::SigningKey),
@@ -220,7 +238,24 @@ impl EcSigner {
         })
     }
 
-    fn parse(curve: Curve, private: &SecretBytes) -> Result<Self, CryptoError> {
+    /// The key with this scalar, which must be as wide as the field, not zero and below the order of the curve.
+    pub(crate) fn from_scalar(curve: Curve, scalar: &[u8]) -> Result<Self, CryptoError> {
+        match curve {
+            Curve::P256 => p256::ecdsa::SigningKey::from_slice(scalar).map(Self::P256),
+            Curve::P384 => p384::ecdsa::SigningKey::from_slice(scalar).map(Self::P384),
+            Curve::P521 => p521::ecdsa::SigningKey::from_slice(scalar).map(Self::P521),
+            Curve::P256K => k256::ecdsa::SigningKey::from_slice(scalar).map(Self::P256K),
+        }
+        .map_err(|_| CryptoError::BadKey)
+    }
+
+    /// The scalar, as wide as the field.
+    pub(crate) fn scalar(&self) -> SecretBytes {
+        with_signer!(self, key => SecretBytes::new(Zeroizing::new(key.to_bytes()).to_vec()))
+    }
+
+    /// Reads PKCS#8; a public key inside must be the scalar's.
+    pub(crate) fn parse(curve: Curve, private: &SecretBytes) -> Result<Self, CryptoError> {
         let der = private.expose();
         match curve {
             Curve::P256 => DecodePrivateKey::from_pkcs8_der(der).map(Self::P256),
@@ -231,14 +266,15 @@ impl EcSigner {
         .map_err(|_| CryptoError::BadKey)
     }
 
-    fn to_pkcs8(&self) -> Result<SecretBytes, CryptoError> {
+    /// PKCS#8 v1 with the public key inside.
+    pub(crate) fn to_pkcs8(&self) -> Result<SecretBytes, CryptoError> {
         let der = with_signer!(self, key => key.to_pkcs8_der());
         let der = der.map_err(|_| CryptoError::Internal("EC encoding"))?;
         Ok(SecretBytes::new(der.as_bytes().to_vec()))
     }
 
     /// The public key as an uncompressed SEC 1 point.
-    fn point(&self) -> Vec<u8> {
+    pub(crate) fn point(&self) -> Vec<u8> {
         with_signer!(self, key => key.verifying_key().to_sec1_point(false).as_bytes().to_vec())
     }
 
@@ -272,7 +308,15 @@ impl LoadedKey for EcKey {
         self.signer.sign(digest)
     }
 
-    fn decrypt(&self, _alg: EncAlg, _ciphertext: &[u8]) -> Result<SecretBytes, CryptoError> {
+    fn verify(&self, alg: SignAlg, digest: &[u8], signature: &[u8]) -> Result<bool, CryptoError> {
+        RustCrypto.verify(&self.public, alg, digest, signature)
+    }
+
+    fn encrypt(&self, _: EncAlg, _: &[u8], _: &CipherParams<'_>) -> Result<Encrypted, CryptoError> {
+        Err(CryptoError::Unsupported)
+    }
+
+    fn decrypt(&self, _: EncAlg, _: &[u8], _: &CipherParams<'_>) -> Result<SecretBytes, CryptoError> {
         Err(CryptoError::Unsupported)
     }
 }

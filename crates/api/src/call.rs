@@ -1,0 +1,232 @@
+//! One authorized request: what operations work with. Holding a [`Call`] is the proof that the caller has the permission
+//! of the route's row and that the read gate was passed.
+
+use crate::error::{from_refusal, Caller, ServiceError};
+use crate::route::Match;
+use crate::sealing::Label;
+use crate::service::Service;
+use crate::tokens::Principal;
+use crate::wire::Renderer;
+use claviger_node::Node;
+use claviger_node::View;
+use claviger_state_machine::records::Vault;
+use claviger_state_machine::{read, ApplyError};
+use claviger_types::command::{Actor, Command};
+use claviger_types::name::{Id128, Kind, ObjectName};
+use claviger_types::outcome::{Deletion, ObjectVersion, Outcome};
+use serde::de::DeserializeOwned;
+use serde::Serialize;
+use std::sync::Arc;
+
+/// An authorized request on one vault.
+pub(crate) struct Call<'a> {
+    pub(crate) service: &'a Service,
+    pub(crate) render: Renderer<'a>,
+    pub(crate) principal: Arc<Principal>,
+    pub(crate) matched: &'a Match,
+    /// The checked name; absent for operations on a collection.
+    name: Option<ObjectName>,
+    pub(crate) query: &'a str,
+    pub(crate) body: &'a [u8],
+    /// Time of the request in seconds, never behind state time.
+    pub(crate) now: u64,
+}
+
+/// What goes back: a status and JSON.
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) body: Option<Vec<u8>>,
+}
+
+impl Reply {
+    pub(crate) fn ok<T: Serialize>(value: &T) -> Result<Self, ServiceError> {
+        Self::with_status(200, value)
+    }
+
+    pub(crate) fn with_status<T: Serialize>(status: u16, value: &T) -> Result<Self, ServiceError> {
+        let body = serde_json::to_vec(value).map_err(|error| {
+            tracing::error!(%error, "an answer could not be encoded");
+            ServiceError::Internal
+        })?;
+        Ok(Self { status, body: Some(body) })
+    }
+
+    pub(crate) fn empty(status: u16) -> Self {
+        Self { status, body: None }
+    }
+}
+
+impl<'a> Call<'a> {
+    /// Checks name and permission, in the contract's order (section 4).
+    pub(crate) fn authorize(
+        service: &'a Service,
+        render: Renderer<'a>,
+        principal: Arc<Principal>,
+        matched: &'a Match,
+        query: &'a str,
+        body: &'a [u8],
+        now_ms: u64,
+    ) -> Result<Self, ServiceError> {
+        let name = match matched.name.as_str() {
+            "" => None,
+            text => Some(ObjectName::parse(text).map_err(|_| ServiceError::InvalidName(text.to_owned()))?),
+        };
+        if !matched.version.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            return Err(ServiceError::InvalidName(format!("{}/{}", matched.name, matched.version)));
+        }
+        let permission = matched.op.route().permission;
+        let vault = render.vault.id;
+        let (permitted, clock) = service.node().view(|view| {
+            let permitted = read::permitted(view, vault, principal.tenant, principal.oid, permission)?;
+            Ok::<_, ApplyError>((permitted, read::clock_ms(view)?))
+        })?;
+        let call = Self { service, render, principal, matched, name, query, body, now: now_ms.max(clock) / 1000 };
+        if permitted {
+            Ok(call)
+        } else {
+            Err(call.forbidden())
+        }
+    }
+
+    /// The refusal for lack of the route's permission.
+    pub(crate) fn forbidden(&self) -> ServiceError {
+        let permission = self.matched.op.route().permission;
+        ServiceError::Forbidden {
+            caller: Box::new(Caller {
+                app: self.principal.app.clone(),
+                oid: self.principal.oid.guid(),
+                issuer: self.principal.issuer.clone(),
+            }),
+            collection: permission.collection(),
+            permission: permission.as_str(),
+            vault: self.vault().name.to_string(),
+            region: self.service.config.region.clone(),
+        }
+    }
+
+    pub(crate) fn vault(&self) -> &'a Vault {
+        self.render.vault
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.matched.op.kind()
+    }
+
+    /// The name of the request's object.
+    pub(crate) fn name(&self) -> Result<&ObjectName, ServiceError> {
+        self.name.as_ref().ok_or(ServiceError::PathNotFound)
+    }
+
+    /// The version asked for: `None` is the newest. One that cannot exist is not found.
+    pub(crate) fn version(&self) -> Result<Option<Id128>, ServiceError> {
+        match self.matched.version.as_str() {
+            "" => Ok(None),
+            text => Id128::parse_hex(text).map(Some).map_err(|_| self.not_found()),
+        }
+    }
+
+    /// Name, or name/version when a version was asked for.
+    fn idn(&self) -> String {
+        match self.matched.version.as_str() {
+            "" => self.matched.name.clone(),
+            version => format!("{}/{version}", self.matched.name),
+        }
+    }
+
+    pub(crate) fn not_found(&self) -> ServiceError {
+        ServiceError::NotFound { kind: self.kind(), id: self.idn() }
+    }
+
+    /// The parsed body; an empty one is malformed.
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, ServiceError> {
+        serde_json::from_slice(self.body).map_err(|_| ServiceError::MalformedBody)
+    }
+
+    /// A query parameter, decoded.
+    pub(crate) fn parameter(&self, name: &str) -> Option<String> {
+        query_parameter(self.query, name)
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        self.service.node()
+    }
+
+    /// Reads one consistent view.
+    pub(crate) fn view<T>(&self, query: impl FnOnce(&View<'_>) -> Result<T, ApplyError>) -> Result<T, ServiceError> {
+        Ok(self.node().view(query)?)
+    }
+
+    /// The live version that the request names.
+    pub(crate) fn live(&self) -> Result<ObjectVersion, ServiceError> {
+        let (vault, kind, folded, version) = (self.vault().id, self.kind(), self.name()?.folded(), self.version()?);
+        self.view(|view| read::live(view, vault, kind, &folded, version))?.ok_or_else(|| self.not_found())
+    }
+
+    pub(crate) fn label<'b>(&self, folded: &'b str, version: Id128) -> Label<'b> {
+        Label { vault: self.vault().id, kind: self.kind(), name: folded, version }
+    }
+
+    fn actor(&self) -> Actor {
+        Actor::Principal { tenant: self.principal.tenant, oid: self.principal.oid }
+    }
+
+    /// Proposes a command in the caller's name; a refusal is an outcome like any other.
+    pub(crate) async fn propose_raw(&self, command: Command, blobs: Vec<Vec<u8>>) -> Result<Outcome, ServiceError> {
+        self.service.propose(self.actor(), &command, blobs).await
+    }
+
+    /// Proposes a command; a refusal becomes the contract's error.
+    pub(crate) async fn propose(&self, command: Command, blobs: Vec<Vec<u8>>) -> Result<Outcome, ServiceError> {
+        match self.propose_raw(command, blobs).await? {
+            Outcome::Refused(refusal) => {
+                let name = self.matched.name.clone();
+                Err(from_refusal(refusal, self.kind(), &name, self.idn(), self.forbidden()))
+            }
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// Proposes a command that answers with a version.
+    pub(crate) async fn propose_version(
+        &self,
+        command: Command,
+        blobs: Vec<Vec<u8>>,
+    ) -> Result<ObjectVersion, ServiceError> {
+        match self.propose(command, blobs).await? {
+            Outcome::Version(version) => Ok(*version),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Proposes a command that answers with a deleted version.
+    pub(crate) async fn propose_deleted(&self, command: Command) -> Result<(ObjectVersion, Deletion), ServiceError> {
+        match self.propose(command, Vec::new()).await? {
+            Outcome::Deleted(version, deletion) => Ok((*version, deletion)),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+pub(crate) fn unexpected(outcome: &Outcome) -> ServiceError {
+    let kind = match outcome {
+        Outcome::Done => "done",
+        Outcome::Version(_) => "version",
+        Outcome::Deleted(..) => "deleted",
+        Outcome::Rotation(_) => "rotation",
+        Outcome::Refused(_) => "refused",
+    };
+    tracing::error!(kind, "an outcome of another kind");
+    ServiceError::Internal
+}
+
+/// A query parameter by name, without regard to case, decoded.
+pub(crate) fn query_parameter(query: &str, name: &str) -> Option<String> {
+    let decode = |text: &str| {
+        let spaced = text.replace('+', " ");
+        percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+    };
+    query.split('&').filter(|pair| !pair.is_empty()).find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        decode(key).eq_ignore_ascii_case(name).then(|| decode(value))
+    })
+}

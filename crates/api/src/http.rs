@@ -1,0 +1,257 @@
+//! The edge: from an HTTP request to a plane and back.
+//!
+//! Order of checks on the data plane (contract section 4): vault, token (before anything of the request is looked at, for
+//! clients send their first request bare), api-version, route, body size, read gate, name, permission, body, existence,
+//! state.
+
+use crate::call::{query_parameter, Call, Reply};
+use crate::domain::{self, Origin, Plane, Resource};
+use crate::error::{ServiceError, TokenFault};
+use crate::service::{fresh_id, now_ms, Service};
+use crate::tokens::Principal;
+use crate::version::ApiVersion;
+use crate::wire::Renderer;
+use crate::{identity, ops, route};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::StatusCode;
+use actix_web::{web, HttpRequest, HttpResponse, HttpResponseBuilder};
+use claviger_state_machine::read;
+use claviger_state_machine::records::Vault;
+use claviger_types::name::VaultName;
+use futures::StreamExt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Largest body but for restore: a secret of the largest size with every character escaped, and room for tags.
+const BODY_BYTES_MAX: usize = 512 * 1024;
+
+/// Largest body of a restore: 500 versions of the largest secret, in base64.
+const RESTORE_BYTES_MAX: usize = 24 * 1024 * 1024;
+
+/// Time for a client to send its body.
+const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// Answers every request.
+pub(crate) async fn handle(request: HttpRequest, payload: web::Payload, service: web::Data<Service>) -> HttpResponse {
+    let Ok(_place) = service.requests.try_acquire() else {
+        return error_response(&ServiceError::Throttled, None);
+    };
+    let started = Instant::now();
+    let host = request.headers().get("host").and_then(|host| host.to_str().ok()).unwrap_or("");
+    let (operation, response) = match domain::resolve(&service.config.clouds, host) {
+        Some((origin, Plane::Vault(label))) => {
+            let exchange = Exchange { request: &request, service: &service, origin };
+            exchange.vault(&label, payload).await
+        }
+        Some((origin, Plane::Login)) => ("Token", identity::handle(&request, payload, &service, &origin).await),
+        Some((_, Plane::Management)) => {
+            ("Management", error_response(&ServiceError::NotImplemented("The resource manager"), None))
+        }
+        Some((_, Plane::Graph)) => ("Graph", error_response(&ServiceError::NotImplemented("The directory"), None)),
+        None => ("Health", health(&request, &service)),
+    };
+    let elapsed = started.elapsed();
+    let status = response.status();
+    service.metrics.requests.with_label_values(&[operation, status.as_str()]).inc();
+    service.metrics.seconds.with_label_values(&[operation]).observe(elapsed.as_secs_f64());
+    tracing::debug!(
+        target: "claviger::request",
+        operation,
+        status = status.as_u16(),
+        elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
+        host,
+        path = request.path(),
+        "request"
+    );
+    response
+}
+
+/// Health and nothing else, for hosts that are no part of the service: load balancers ask by address.
+pub(crate) fn health(request: &HttpRequest, service: &Service) -> HttpResponse {
+    let text = |status: StatusCode, text: &'static str| {
+        HttpResponse::build(status).content_type("text/plain; charset=utf-8").body(text)
+    };
+    match request.path() {
+        "/healthz/live" => text(StatusCode::OK, "live\n"),
+        "/healthz/ready" if service.is_ready() => text(StatusCode::OK, "ready\n"),
+        "/healthz/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        _ => text(StatusCode::MISDIRECTED_REQUEST, "this host name is no part of the service\n"),
+    }
+}
+
+/// One request on the data plane.
+struct Exchange<'a> {
+    request: &'a HttpRequest,
+    service: &'a Service,
+    origin: Origin<'a>,
+}
+
+impl Exchange<'_> {
+    async fn vault(&self, label: &str, payload: web::Payload) -> (&'static str, HttpResponse) {
+        let mut operation = "None";
+        let result = self.answer(label, payload, &mut operation).await;
+        let mut response = match result {
+            Ok(reply) => {
+                let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                match reply.body {
+                    Some(body) => json(HttpResponse::build(status)).body(body),
+                    None => HttpResponse::build(status).finish(),
+                }
+            }
+            Err((error, challenge)) => error_response(&error, challenge),
+        };
+        self.add_headers(response.headers_mut());
+        (operation, response)
+    }
+
+    /// The headers of every answer (contract section 3).
+    fn add_headers(&self, headers: &mut HeaderMap) {
+        let mut set = |name: &'static str, value: &str| {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        };
+        set("cache-control", "no-cache");
+        set("pragma", "no-cache");
+        set("expires", "-1");
+        set("x-ms-keyvault-region", &self.service.config.region);
+        set("x-ms-keyvault-service-version", "1.9.0.0");
+        set("strict-transport-security", "max-age=31536000;includeSubDomains");
+        set("x-content-type-options", "nosniff");
+        if let Some(peer) = self.request.peer_addr() {
+            let (kind, family) = match peer {
+                std::net::SocketAddr::V4(_) => ("Ipv4", "InterNetwork"),
+                std::net::SocketAddr::V6(_) => ("Ipv6", "InterNetworkV6"),
+            };
+            let info = format!("conn_type={kind};addr={};act_addr_fam={family};", peer.ip());
+            set("x-ms-keyvault-network-info", &info);
+        }
+        if let Ok(id) = fresh_id() {
+            set("x-ms-request-id", &id.guid());
+        }
+        if let Some(id) = self.request.headers().get("x-ms-client-request-id").and_then(|id| id.to_str().ok()) {
+            set("x-ms-client-request-id", id);
+        }
+    }
+
+    /// Which verb is meant: clients behind old proxies tunnel it (contract section 1).
+    fn method(&self) -> String {
+        let method = self.request.method().as_str();
+        let header = |name| self.request.headers().get(name).and_then(|value| value.to_str().ok());
+        match header("x-http-method-override").or_else(|| header("x-http-request")) {
+            Some(tunnelled) if method == "POST" => tunnelled.trim().to_ascii_uppercase(),
+            _ => method.to_owned(),
+        }
+    }
+
+    async fn answer(
+        &self,
+        label: &str,
+        payload: web::Payload,
+        operation: &mut &'static str,
+    ) -> Result<Reply, (ServiceError, Option<String>)> {
+        let plain = |error| (error, None);
+        let vault = self.find_vault(label).await.map_err(plain)?;
+        let now_ms = now_ms();
+        let principal = self.principal(&vault, now_ms / 1000).map_err(|fault| self.challenge(&vault, fault))?;
+        let query = self.request.query_string();
+        let version = ApiVersion::parse(query_parameter(query, "api-version").as_deref()).map_err(plain)?;
+        let matched = route::find(&self.method(), self.request.path()).map_err(plain)?;
+        *operation = matched.op.name();
+        let limit = match matched.op {
+            route::Op::KeyRestore | route::Op::SecretRestore => RESTORE_BYTES_MAX,
+            _ => BODY_BYTES_MAX,
+        };
+        let body = read_body(payload, limit).await.map_err(plain)?;
+        self.service.node.gate().check().await.map_err(|error| plain(error.into()))?;
+        // Looked up again behind the gate: policies and settings may have changed on another node.
+        let vault = self.service.vault_by_id(vault.id).map_err(plain)?;
+        let vault = vault.ok_or_else(|| plain(ServiceError::VaultNotFound(label.to_owned())))?;
+        let render = Renderer { origin: self.origin.clone(), vault: &vault, version };
+        let call = Call::authorize(self.service, render, principal, &matched, query, &body, now_ms).map_err(plain)?;
+        ops::run(&call).await.map_err(plain)
+    }
+
+    async fn find_vault(&self, label: &str) -> Result<Vault, ServiceError> {
+        let missing = || ServiceError::VaultNotFound(label.to_owned());
+        let name = VaultName::parse(label).map_err(|_| missing())?;
+        let look = || self.service.node.view(|view| read::vault_by_name(view, &name));
+        if let Some(vault) = look()? {
+            return Ok(vault);
+        }
+        // It may have been made on another node a moment ago.
+        self.service.node.gate().check().await?;
+        look()?.ok_or_else(missing)
+    }
+
+    fn principal(&self, vault: &Vault, now: u64) -> Result<Arc<Principal>, TokenFault> {
+        let header = self.request.headers().get("authorization").and_then(|value| value.to_str().ok());
+        let (scheme, token) = header.and_then(|header| header.split_once(' ')).ok_or(TokenFault::Missing)?;
+        if !scheme.eq_ignore_ascii_case("bearer") || token.trim().is_empty() {
+            return Err(TokenFault::Missing);
+        }
+        let principal = self.service.principal(token.trim(), now)?;
+        if self.origin.resource(&principal.audience) != Some(Resource::Vault) {
+            let (expected, found) = (self.origin.vault_resource(), principal.audience.clone());
+            return Err(TokenFault::Audience { expected, found });
+        }
+        let expected = self.origin.issuer(&vault.tenant.guid());
+        if principal.tenant != vault.tenant || principal.issuer != expected {
+            return Err(TokenFault::Issuer { expected, found: principal.issuer.clone() });
+        }
+        Ok(principal)
+    }
+
+    /// The 401 with its challenge, in the exact grammar of contract section 2.
+    fn challenge(&self, vault: &Vault, fault: TokenFault) -> (ServiceError, Option<String>) {
+        let error = match fault {
+            TokenFault::Missing => "",
+            _ => ", error=\"invalid_token\"",
+        };
+        let challenge = format!(
+            "Bearer authorization=\"{}/{}\", resource=\"{}\"{error}",
+            self.origin.login_base(),
+            vault.tenant.guid(),
+            self.origin.vault_resource()
+        );
+        (ServiceError::Token(fault), Some(challenge))
+    }
+}
+
+fn json(mut builder: HttpResponseBuilder) -> HttpResponseBuilder {
+    builder.content_type("application/json; charset=utf-8");
+    builder
+}
+
+/// The contract's error envelope.
+pub(crate) fn error_response(error: &ServiceError, challenge: Option<String>) -> HttpResponse {
+    let (status, envelope) = error.to_wire();
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut builder = json(HttpResponse::build(status));
+    if let Some(seconds) = error.retry_after() {
+        builder.insert_header(("retry-after", seconds.to_string()));
+    }
+    if let Some(challenge) = challenge {
+        builder.insert_header(("www-authenticate", challenge));
+    }
+    builder.json(envelope)
+}
+
+/// Reads a body of bounded size in bounded time.
+pub(crate) async fn read_body(
+    mut payload: web::Payload,
+    limit: usize,
+) -> Result<zeroize::Zeroizing<Vec<u8>>, ServiceError> {
+    let whole = async {
+        let mut body = zeroize::Zeroizing::new(Vec::new());
+        while let Some(chunk) = payload.next().await {
+            let chunk = chunk.map_err(|_| ServiceError::MalformedBody)?;
+            if body.len() + chunk.len() > limit {
+                return Err(ServiceError::BodyTooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    };
+    tokio::time::timeout(BODY_TIME, whole).await.unwrap_or(Err(ServiceError::MalformedBody))
+}

@@ -1,0 +1,124 @@
+//! Checking client secrets: expensive on purpose, and so bounded.
+
+use claviger_crypto::{password, random};
+use claviger_state_machine::records::Application;
+use claviger_types::name::Id128;
+use lru::LruCache;
+use sha2::{Digest, Sha256};
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+
+/// Hashes computed at once: each takes 19 MiB and tens of milliseconds.
+const AT_ONCE: usize = 2;
+
+/// Log-ins that may wait for their turn.
+const QUEUE: usize = 64;
+
+/// Secrets known to be right, by a keyed hash.
+const REMEMBERED: usize = 4096;
+
+/// Wrong secrets for one application after which it has to wait.
+const FAILURES_MAX: u32 = 20;
+
+/// How long it has to wait, and after which failures are forgotten.
+const LOCKED: Duration = Duration::from_secs(60);
+
+/// What a check of a secret came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Checked {
+    /// It is one of the application's.
+    Right,
+    /// It is not.
+    Wrong,
+    /// Too many wrong ones lately.
+    Locked,
+    /// Too many wait.
+    Busy,
+}
+
+struct Failures {
+    count: u32,
+    last: Instant,
+}
+
+/// Checks secrets, with a memory for right ones and a limit for wrong ones.
+pub(crate) struct Credentials {
+    /// Makes the memory useless outside this process.
+    key: [u8; 32],
+    right: Mutex<LruCache<[u8; 32], ()>>,
+    failures: Mutex<LruCache<Id128, Failures>>,
+    at_once: Semaphore,
+    queue: Semaphore,
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        let size = NonZeroUsize::new(REMEMBERED).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            // Without randomness the memory is keyed by zeros: weaker, and still never leaves the process.
+            key: random::bytes().unwrap_or_default(),
+            right: Mutex::new(LruCache::new(size)),
+            failures: Mutex::new(LruCache::new(size)),
+            at_once: Semaphore::new(AT_ONCE),
+            queue: Semaphore::new(QUEUE),
+        }
+    }
+}
+
+impl Credentials {
+    pub(crate) async fn check(&self, application: &Application, secret: &str) -> Checked {
+        let mark = self.mark(application, secret);
+        if self.right.lock().unwrap_or_else(PoisonError::into_inner).get(&mark).is_some() {
+            return Checked::Right;
+        }
+        if self.locked(application.app) {
+            return Checked::Locked;
+        }
+        let Ok(_waiting) = self.queue.try_acquire() else { return Checked::Busy };
+        let Ok(_turn) = self.at_once.acquire().await else { return Checked::Busy };
+        let hashes = application.secret_hashes.clone();
+        let secret = zeroize::Zeroizing::new(secret.to_owned());
+        let right = tokio::task::spawn_blocking(move || hashes.iter().any(|phc| password::verify(&secret, phc))).await;
+        if right.unwrap_or(false) {
+            self.right.lock().unwrap_or_else(PoisonError::into_inner).put(mark, ());
+            self.failures.lock().unwrap_or_else(PoisonError::into_inner).pop(&application.app);
+            Checked::Right
+        } else {
+            self.failed(application.app);
+            Checked::Wrong
+        }
+    }
+
+    /// Bound to the present hashes: a secret that was removed is forgotten with them.
+    fn mark(&self, application: &Application, secret: &str) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(self.key);
+        hash.update(application.app.0);
+        for phc in &application.secret_hashes {
+            hash.update((phc.len() as u64).to_be_bytes());
+            hash.update(phc);
+        }
+        hash.update(secret);
+        hash.finalize().into()
+    }
+
+    fn locked(&self, app: Id128) -> bool {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        match failures.get(&app) {
+            Some(known) if known.last.elapsed() >= LOCKED => {
+                failures.pop(&app);
+                false
+            }
+            Some(known) => known.count >= FAILURES_MAX,
+            None => false,
+        }
+    }
+
+    fn failed(&self, app: Id128) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = failures.get(&app).map_or(0, |known| known.count) + 1;
+        failures.put(app, Failures { count, last: Instant::now() });
+    }
+}

@@ -1,0 +1,121 @@
+//! The built-in token service: discovery, keys, tokens (identity contract sections 2 to 4).
+
+mod credentials;
+mod discovery;
+mod token;
+
+pub(crate) use credentials::Credentials;
+
+use crate::domain::Origin;
+use crate::http::read_body;
+use crate::service::Service;
+use actix_web::{web, HttpRequest, HttpResponse};
+use claviger_state_machine::read;
+use claviger_state_machine::records::Tenant;
+use claviger_types::name::Id128;
+use serde_json::json;
+
+/// Largest form: an assertion with its certificate chain is a few kilobytes.
+const FORM_BYTES_MAX: usize = 64 * 1024;
+
+/// An error of the token service: what Entra says in the same case.
+#[derive(Debug)]
+pub(crate) struct IdentityError {
+    status: u16,
+    error: &'static str,
+    code: u32,
+    text: String,
+}
+
+impl IdentityError {
+    pub(crate) fn new(status: u16, error: &'static str, code: u32, text: impl Into<String>) -> Self {
+        Self { status, error, code, text: text.into() }
+    }
+
+    fn unavailable() -> Self {
+        Self::new(503, "temporarily_unavailable", 90033, "A transient error has occurred. Please try again.")
+    }
+
+    fn response(&self) -> HttpResponse {
+        let id = || crate::service::fresh_id().map(|id| id.guid()).unwrap_or_default();
+        let (trace, correlation) = (id(), id());
+        let now = claviger_types::duration::rfc3339(crate::service::now_ms() / 1000).replace('T', " ");
+        let status = actix_web::http::StatusCode::from_u16(self.status).unwrap_or_default();
+        HttpResponse::build(status).insert_header(("cache-control", "no-store")).json(json!({
+            "error": self.error,
+            "error_description": format!(
+                "AADSTS{}: {} Trace ID: {trace} Correlation ID: {correlation} Timestamp: {now}", self.code, self.text
+            ),
+            "error_codes": [self.code],
+            "timestamp": now,
+            "trace_id": trace,
+            "correlation_id": correlation,
+            "error_uri": format!("https://login.microsoftonline.com/error?code={}", self.code),
+        }))
+    }
+}
+
+/// What the first segment of a path names.
+pub(crate) enum TenantRef {
+    /// One tenant.
+    One(Tenant),
+    /// `common` or `organizations`: no tenant in particular.
+    Any,
+}
+
+pub(crate) fn tenant_of(service: &Service, segment: &str) -> Result<TenantRef, IdentityError> {
+    let tenants = service.node.view(|view| read::tenants(view)).map_err(|_| IdentityError::unavailable())?;
+    if ["common", "organizations", "consumers"].iter().any(|any| any.eq_ignore_ascii_case(segment)) {
+        return Ok(TenantRef::Any);
+    }
+    let adfs = segment.eq_ignore_ascii_case("adfs");
+    let id = Id128::parse_guid(segment).ok();
+    let found = tenants
+        .into_iter()
+        .find(|tenant| adfs || Some(tenant.tenant) == id || tenant.domain.eq_ignore_ascii_case(segment));
+    found.map(TenantRef::One).ok_or_else(|| {
+        let text = format!(
+            "Tenant '{segment}' not found. Check to make sure you have the correct tenant ID and are signing into the \
+             correct cloud."
+        );
+        IdentityError::new(400, "invalid_request", 90002, text)
+    })
+}
+
+/// Answers a request of the login plane.
+pub(crate) async fn handle(
+    request: &HttpRequest,
+    payload: web::Payload,
+    service: &Service,
+    origin: &Origin<'_>,
+) -> HttpResponse {
+    if service.node.gate().check().await.is_err() {
+        return IdentityError::unavailable().response();
+    }
+    let path = request.path().trim_start_matches('/').trim_end_matches('/');
+    let segments: Vec<&str> = path.split('/').collect();
+    let folded: Vec<String> = segments.iter().skip(1).map(|s| s.to_ascii_lowercase()).collect();
+    let rest: Vec<&str> = folded.iter().map(String::as_str).collect();
+    let tenant = segments.first().copied().unwrap_or("");
+    let result = match (request.method().as_str(), rest.as_slice()) {
+        ("GET", ["v2.0", ".well-known", "openid-configuration"]) => discovery::document(service, origin, tenant, true),
+        ("GET", [".well-known", "openid-configuration"]) => discovery::document(service, origin, tenant, false),
+        ("GET", ["discovery", "instance"]) => discovery::instance(request.query_string(), service, origin),
+        ("GET", ["discovery", "v2.0", "keys"] | ["discovery", "keys"]) => discovery::keys(service, tenant),
+        ("POST", ["oauth2", "v2.0", "token"] | ["oauth2", "token"]) => {
+            let v1 = rest.len() == 2;
+            let basic = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+            match read_body(payload, FORM_BYTES_MAX).await {
+                Ok(body) => token::issue(service, origin, tenant, v1, &body, basic).await,
+                Err(_) => Err(IdentityError::new(400, "invalid_request", 900_144, "The request body is malformed.")),
+            }
+        }
+        (method, _) => Err(IdentityError::new(
+            404,
+            "invalid_request",
+            90_009,
+            format!("There is no endpoint {method} /{path} in this release of Claviger."),
+        )),
+    };
+    result.unwrap_or_else(|error| error.response())
+}

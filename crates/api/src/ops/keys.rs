@@ -1,0 +1,370 @@
+//! Keys: create, import, get, update (contract sections 10.1 to 10.3).
+
+use super::validate;
+use crate::call::{Call, Reply};
+use crate::error::ServiceError;
+use crate::service::fresh_id;
+use crate::wire::{AttributesIn, Bytes, ReleasePolicyJson};
+use claviger_crypto::byok;
+use claviger_crypto::jwk::{self, Imported, PrivateJwk};
+use claviger_crypto::provider::LoadedKey;
+use claviger_crypto::secret::SecretBytes;
+use claviger_crypto::CryptoError;
+use claviger_state_machine::read;
+use claviger_types::alg::{Curve, Family, KeySpec, Kty, PublicKey};
+use claviger_types::command::{Attributes, Command, Content, Origin, PutVersion, ReleasePolicy, Tags, UpdateVersion};
+use claviger_types::name::{Id128, Kind, ObjectName};
+use claviger_types::outcome::ObjectVersion;
+use serde::Deserialize;
+use std::sync::Arc;
+
+#[derive(Deserialize)]
+struct CreateIn {
+    kty: Option<String>,
+    key_size: Option<u32>,
+    public_exponent: Option<u64>,
+    key_ops: Option<Vec<String>>,
+    crv: Option<String>,
+    attributes: Option<AttributesIn>,
+    tags: Option<Tags>,
+    release_policy: Option<ReleasePolicyJson>,
+}
+
+#[derive(Deserialize)]
+struct UpdateIn {
+    key_ops: Option<Vec<String>>,
+    attributes: Option<AttributesIn>,
+    tags: Option<Tags>,
+    release_policy: Option<ReleasePolicyJson>,
+}
+
+#[derive(Deserialize)]
+struct ImportIn {
+    key: Option<JwkIn>,
+    #[serde(rename = "Hsm", alias = "hsm")]
+    hsm: Option<bool>,
+    attributes: Option<AttributesIn>,
+    tags: Option<Tags>,
+    release_policy: Option<ReleasePolicyJson>,
+}
+
+#[derive(Deserialize)]
+struct JwkIn {
+    kty: Option<String>,
+    key_ops: Option<Vec<String>>,
+    crv: Option<String>,
+    n: Option<Bytes>,
+    e: Option<Bytes>,
+    d: Option<Bytes>,
+    p: Option<Bytes>,
+    q: Option<Bytes>,
+    dp: Option<Bytes>,
+    dq: Option<Bytes>,
+    qi: Option<Bytes>,
+    x: Option<Bytes>,
+    y: Option<Bytes>,
+    k: Option<Bytes>,
+    key_hsm: Option<Bytes>,
+}
+
+/// A `.byok` file (contract 10.3).
+#[derive(Deserialize)]
+struct TransferBlob {
+    header: TransferHeader,
+    ciphertext: Bytes,
+}
+
+#[derive(Deserialize)]
+struct TransferHeader {
+    kid: String,
+    alg: String,
+    enc: String,
+}
+
+fn bad<T>(text: impl Into<String>) -> Result<T, ServiceError> {
+    Err(ServiceError::BadParameter(text.into()))
+}
+
+fn parse_kty(kty: Option<&str>) -> Result<Kty, ServiceError> {
+    let text = kty.ok_or_else(|| ServiceError::BadParameter("'kty' is required.".into()))?;
+    Kty::parse(text).ok_or_else(|| ServiceError::BadParameter(format!("The key type '{text}' is not known.")))
+}
+
+fn parse_curve(crv: Option<&str>) -> Result<Curve, ServiceError> {
+    match crv {
+        None => Ok(Curve::P256),
+        // The old name of the same curve.
+        Some("SECP256K1") => Ok(Curve::P256K),
+        Some(text) => {
+            Curve::parse(text).ok_or_else(|| ServiceError::BadParameter(format!("The curve '{text}' is not known.")))
+        }
+    }
+}
+
+/// Whether `-HSM` kinds can be had here.
+fn check_hsm(call: &Call<'_>, kty: Kty) -> Result<(), ServiceError> {
+    if !kty.is_hsm() {
+        return Ok(());
+    }
+    if !call.vault().premium {
+        return Err(ServiceError::HsmUnavailable("Hardware-protected keys need a vault of the premium SKU."));
+    }
+    if !call.service.config.hsm_in_software {
+        return Err(ServiceError::HsmUnavailable(
+            "Hardware-protected keys need a hardware provider, and none is configured on this cluster.",
+        ));
+    }
+    Ok(())
+}
+
+/// What to generate (contract 10.2).
+fn spec(body: &CreateIn, kty: Kty) -> Result<KeySpec, ServiceError> {
+    if let Some(e) = body.public_exponent {
+        if e != 65537 {
+            return bad("'public_exponent' must be 65537.");
+        }
+    }
+    match kty.family() {
+        Family::Rsa => match body.key_size.unwrap_or(2048) {
+            size @ (2048 | 3072 | 4096) => Ok(KeySpec::Rsa { bits: u16::try_from(size).unwrap_or(2048) }),
+            other => bad(format!("The key size {other} is not allowed: RSA keys have 2048, 3072 or 4096 bits.")),
+        },
+        Family::Ec => {
+            let curve = parse_curve(body.crv.as_deref())?;
+            let bits = if curve == Curve::P521 { 521 } else { curve.field_bytes() * 8 };
+            match body.key_size {
+                Some(size) if size as usize != bits => {
+                    bad(format!("The key size {size} does not go with the curve '{curve}'."))
+                }
+                _ => Ok(KeySpec::Ec { curve }),
+            }
+        }
+        Family::Oct => match body.key_size.unwrap_or(256) {
+            size @ (128 | 192 | 256) => Ok(KeySpec::Oct { bits: u16::try_from(size).unwrap_or(256) }),
+            other => bad(format!("The key size {other} is not allowed: symmetric keys have 128, 192 or 256 bits.")),
+        },
+    }
+}
+
+/// `key_ops` when none are given (contract 10.2).
+fn default_ops(kty: Kty, exportable: bool) -> Vec<String> {
+    let ops: &[&str] = match kty.family() {
+        Family::Rsa => &["encrypt", "decrypt", "sign", "verify", "wrapKey", "unwrapKey"],
+        Family::Ec => &["sign", "verify"],
+        Family::Oct => &["encrypt", "decrypt", "wrapKey", "unwrapKey"],
+    };
+    let export: &[&str] = if exportable { &["export"] } else { &[] };
+    ops.iter().chain(export).map(|op| (*op).to_owned()).collect()
+}
+
+/// Checks `exportable` against kind and policy (contract 10.6).
+fn check_export(kty: Kty, exportable: bool, policy: Option<&ReleasePolicy>) -> Result<(), ServiceError> {
+    match (exportable, policy) {
+        (false, Some(_)) => bad("AKV.SKR.1005: Non-exportable keys must not have release policy."),
+        (true, None) => bad("Exportable keys must have release policy"),
+        (true, Some(_)) if !kty.is_hsm() => bad("Exportable keys must be of a hardware-protected type."),
+        _ => Ok(()),
+    }
+}
+
+/// A new version, ready to be sealed and proposed.
+pub(super) struct NewKey {
+    pub(super) origin: Origin,
+    pub(super) kty: Kty,
+    pub(super) public: PublicKey,
+    pub(super) private: SecretBytes,
+    pub(super) key_ops: Vec<String>,
+    pub(super) exportable: bool,
+    pub(super) release_policy: Option<ReleasePolicy>,
+    pub(super) attributes: Attributes,
+    pub(super) tags: Tags,
+}
+
+/// Seals and proposes a new version, and answers with its bundle.
+pub(super) async fn put(call: &Call<'_>, name: ObjectName, new: NewKey) -> Result<Reply, ServiceError> {
+    let version = fresh_id()?;
+    let folded = name.folded();
+    let label = call.label(&folded, version);
+    let sealed = call.service.sealer.seal(call.vault(), label, new.private.expose())?;
+    let command = Command::PutVersion(PutVersion {
+        vault: call.vault().id,
+        kind: Kind::Key,
+        name,
+        origin: new.origin,
+        version,
+        attributes: new.attributes,
+        tags: new.tags,
+        content: Content::Key {
+            kty: new.kty,
+            public: new.public,
+            key_ops: new.key_ops,
+            exportable: new.exportable,
+            release_policy: new.release_policy,
+        },
+    });
+    let object = call.propose_version(command, vec![sealed]).await?;
+    Reply::ok(&call.render.bundle(&object))
+}
+
+pub(crate) async fn create(call: &Call<'_>) -> Result<Reply, ServiceError> {
+    let body: CreateIn = call.json()?;
+    let kty = parse_kty(body.kty.as_deref())?;
+    let spec = spec(&body, kty)?;
+    let attributes = validate::attributes(body.attributes.as_ref())?;
+    let exportable = body.attributes.as_ref().and_then(|a| a.exportable).unwrap_or(false);
+    let release_policy = validate::release_policy(body.release_policy)?;
+    let tags = validate::tags(body.tags)?.unwrap_or_default();
+    let key_ops = validate::key_ops(body.key_ops)?.unwrap_or_else(|| default_ops(kty, exportable));
+    check_hsm(call, kty)?;
+    check_export(kty, exportable, release_policy.as_ref())?;
+    let name = call.name()?.clone();
+    check_not_deleted(call, &name)?;
+    let made = call.service.keygen.generate(spec).await?;
+    let (public, private) = (made.public, made.private);
+    let origin = Origin::Create;
+    put(call, name, NewKey { origin, kty, public, private, key_ops, exportable, release_policy, attributes, tags })
+        .await
+}
+
+/// Saves making a key that the state machine would refuse; the state machine decides.
+fn check_not_deleted(call: &Call<'_>, name: &ObjectName) -> Result<(), ServiceError> {
+    let (vault, folded) = (call.vault().id, name.folded());
+    match call.view(|view| read::deleted_head(view, vault, Kind::Key, &folded))? {
+        Some(_) => Err(ServiceError::DeletedButRecoverable { kind: Kind::Key, name: call.matched.name.clone() }),
+        None => Ok(()),
+    }
+}
+
+pub(crate) async fn import(call: &Call<'_>) -> Result<Reply, ServiceError> {
+    let body: ImportIn = call.json()?;
+    let jwk = body.key.ok_or_else(|| ServiceError::BadParameter("'key' is required.".into()))?;
+    let given = parse_kty(jwk.kty.as_deref())?;
+    let kty = match (given, body.hsm.unwrap_or(false)) {
+        (Kty::Rsa, true) => Kty::RsaHsm,
+        (Kty::Ec, true) => Kty::EcHsm,
+        (Kty::Oct, true) => Kty::OctHsm,
+        (kty, _) => kty,
+    };
+    let attributes = validate::attributes(body.attributes.as_ref())?;
+    let exportable = body.attributes.as_ref().and_then(|a| a.exportable).unwrap_or(false);
+    let release_policy = validate::release_policy(body.release_policy)?;
+    let tags = validate::tags(body.tags)?.unwrap_or_default();
+    let key_ops = validate::key_ops(jwk.key_ops.clone())?.unwrap_or_else(|| default_ops(kty, exportable));
+    check_hsm(call, kty)?;
+    check_export(kty, exportable, release_policy.as_ref())?;
+    let name = call.name()?.clone();
+    check_not_deleted(call, &name)?;
+    let imported = match &jwk.key_hsm {
+        Some(blob) => open_transfer(call, kty, jwk.crv.as_deref(), &blob.0)?,
+        None => jwk::import(&private_jwk(&jwk, kty)?).map_err(import_error)?,
+    };
+    let Imported { public, private, .. } = imported;
+    let origin = Origin::Import;
+    put(call, name, NewKey { origin, kty, public, private, key_ops, exportable, release_policy, attributes, tags })
+        .await
+}
+
+fn import_error(error: CryptoError) -> ServiceError {
+    match error {
+        CryptoError::Internal(_) => error.into(),
+        _ => {
+            ServiceError::BadParameter("The key material is malformed, inconsistent or of an unsupported size.".into())
+        }
+    }
+}
+
+fn private_jwk(jwk: &JwkIn, kty: Kty) -> Result<PrivateJwk, ServiceError> {
+    let secret = |bytes: &Option<Bytes>| bytes.as_ref().map(|b| SecretBytes::new(b.0.clone()));
+    let public = |bytes: &Option<Bytes>| bytes.as_ref().map(|b| b.0.clone());
+    let mut private = PrivateJwk::new(kty.family());
+    if kty.family() == Family::Ec {
+        private.crv = Some(parse_curve(jwk.crv.as_deref())?);
+    }
+    (private.n, private.e) = (public(&jwk.n), public(&jwk.e));
+    (private.x, private.y) = (public(&jwk.x), public(&jwk.y));
+    (private.d, private.k) = (secret(&jwk.d), secret(&jwk.k));
+    (private.p, private.q) = (secret(&jwk.p), secret(&jwk.q));
+    (private.dp, private.dq, private.qi) = (secret(&jwk.dp), secret(&jwk.dq), secret(&jwk.qi));
+    Ok(private)
+}
+
+/// Opens a `.byok` file with its key-exchange key, which must be in this vault and be for nothing else (contract 10.3).
+fn open_transfer(call: &Call<'_>, kty: Kty, crv: Option<&str>, blob: &[u8]) -> Result<Imported, ServiceError> {
+    if !kty.is_hsm() {
+        return bad("'key_hsm' goes with hardware-protected key types only.");
+    }
+    let malformed = || ServiceError::BadParameter("'key_hsm' is not a key transfer blob.".into());
+    let blob: TransferBlob = serde_json::from_slice(blob).map_err(|_| malformed())?;
+    if blob.header.alg != "dir" || blob.header.enc != "CKM_RSA_AES_KEY_WRAP" {
+        return Err(malformed());
+    }
+    let unknown =
+        || ServiceError::BadParameter("The key exchange key of the transfer blob is not in this vault.".into());
+    let base = format!("{}/keys/", call.render.origin.vault_base(&call.vault().name));
+    let path = blob.header.kid.strip_prefix(&base).ok_or_else(unknown)?;
+    let (name, version) = path.split_once('/').ok_or_else(unknown)?;
+    let folded = ObjectName::parse(name).map_err(|_| unknown())?.folded();
+    let version = Id128::parse_hex(version).map_err(|_| unknown())?;
+    let vault = call.vault().id;
+    let object = call.view(|view| read::live(view, vault, Kind::Key, &folded, Some(version)))?.ok_or_else(unknown)?;
+    let Content::Key { key_ops, .. } = &object.content else { return Err(unknown()) };
+    if key_ops != &["import"] {
+        return bad("The key exchange key must have the key operation 'import' and no other.");
+    }
+    if !object.attributes.enabled {
+        return Err(ServiceError::Disabled { kind: Kind::Key, operation: "import" });
+    }
+    let key = load(call, &folded, &object)?;
+    let wrong = |_| ServiceError::BadParameter("The key transfer blob could not be opened.".into());
+    let target = byok::unwrap_transfer(&*key, &blob.ciphertext.0).map_err(wrong)?;
+    let curve = match kty.family() {
+        Family::Ec => Some(parse_curve(crv)?),
+        _ => None,
+    };
+    byok::parse_pkcs8(kty.family(), curve, &target).map_err(import_error)
+}
+
+/// The parsed private key of a version that the state has allowed to be used.
+pub(super) fn load(call: &Call<'_>, folded: &str, object: &ObjectVersion) -> Result<Arc<dyn LoadedKey>, ServiceError> {
+    let Content::Key { public, .. } = &object.content else { return Err(ServiceError::Internal) };
+    let vault = call.vault().id;
+    if let Some(key) = call.service.keys.get(vault, object.version) {
+        return Ok(key);
+    }
+    let sealed = call.view(|view| read::material(view, vault, Kind::Key, folded, object.version))?;
+    // Purged between the two looks.
+    let sealed = sealed.ok_or_else(|| call.not_found())?;
+    let private = call.service.sealer.open(call.vault(), call.label(folded, object.version), &sealed)?;
+    let key = call.service.provider.load(public.spec(), &private)?;
+    call.service.keys.put(vault, object.version, key.clone());
+    Ok(key)
+}
+
+pub(crate) fn get(call: &Call<'_>) -> Result<Reply, ServiceError> {
+    let object = call.live()?;
+    if !object.attributes.enabled {
+        return Err(ServiceError::Disabled { kind: Kind::Key, operation: "get" });
+    }
+    Reply::ok(&call.render.bundle(&object))
+}
+
+pub(crate) async fn update(call: &Call<'_>) -> Result<Reply, ServiceError> {
+    let body: UpdateIn = call.json()?;
+    let attributes = body.attributes.unwrap_or_default();
+    validate::check_validity(attributes.nbf, attributes.exp)?;
+    let command = Command::UpdateVersion(UpdateVersion {
+        vault: call.vault().id,
+        kind: Kind::Key,
+        name: call.name()?.clone(),
+        version: call.version()?,
+        enabled: attributes.enabled,
+        not_before: attributes.nbf,
+        expires: attributes.exp,
+        tags: validate::tags(body.tags)?,
+        key_ops: validate::key_ops(body.key_ops)?,
+        content_type: None,
+        release_policy: validate::release_policy(body.release_policy)?,
+    });
+    let object = call.propose_version(command, Vec::new()).await?;
+    Reply::ok(&call.render.bundle(&object))
+}

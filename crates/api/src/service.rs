@@ -1,0 +1,115 @@
+//! What every request handler works with: one value per process, shared by all workers.
+
+use crate::domain::Cloud;
+use crate::error::ServiceError;
+use crate::identity::Credentials;
+use crate::keycache::KeyCache;
+use crate::keygen::KeyGen;
+use crate::metrics::Metrics;
+use crate::sealing::Sealer;
+use crate::tokens::Tokens;
+use claviger_crypto::provider::CryptoProvider;
+use claviger_crypto::random;
+use claviger_node::Node;
+use claviger_state_machine::read;
+use claviger_state_machine::records::Vault;
+use claviger_types::command::{Actor, Command, Entry};
+use claviger_types::name::Id128;
+use claviger_types::outcome::Outcome;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
+
+/// Settings of the service that are not the cluster's.
+#[derive(Debug, Clone)]
+pub struct ServiceConfig {
+    /// The names it answers to.
+    pub clouds: Vec<Cloud>,
+    /// Region name in answers.
+    pub region: String,
+    /// Whether `-HSM` kinds may be held in software, as `dev` does.
+    pub hsm_in_software: bool,
+}
+
+/// The service of one node.
+pub struct Service {
+    pub(crate) node: Node,
+    pub(crate) config: ServiceConfig,
+    pub(crate) sealer: Sealer,
+    pub(crate) provider: Arc<dyn CryptoProvider>,
+    pub(crate) keygen: KeyGen,
+    pub(crate) keys: KeyCache,
+    pub(crate) tokens: Tokens,
+    pub(crate) credentials: Credentials,
+    pub(crate) metrics: Metrics,
+    /// Places for requests under way.
+    pub(crate) requests: Semaphore,
+}
+
+/// Requests answered at once: with a body of the usual size each, well under a hundred megabytes.
+const REQUESTS_MAX: usize = 4096;
+
+impl Service {
+    /// Wires the parts together.
+    pub fn new(node: Node, sealer: Sealer, provider: Arc<dyn CryptoProvider>, config: ServiceConfig) -> Self {
+        let metrics = Metrics::new();
+        Self {
+            node,
+            config,
+            sealer,
+            keygen: KeyGen::new(provider.clone()),
+            provider,
+            keys: KeyCache::default(),
+            tokens: Tokens::default(),
+            credentials: Credentials::default(),
+            metrics,
+            requests: Semaphore::new(REQUESTS_MAX),
+        }
+    }
+
+    /// The replica below.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Seals something of the process's own under the world key.
+    pub fn seal_own(&self, what: &str, plain: &[u8]) -> Result<Vec<u8>, claviger_crypto::CryptoError> {
+        self.sealer.seal_own(what, what, plain)
+    }
+
+    /// Whether a load balancer should send requests here: the world is there and a leader is known.
+    pub fn is_ready(&self) -> bool {
+        let status = self.node.status();
+        status.stopped.is_none() && status.leader.is_some() && self.is_set_up().unwrap_or(false)
+    }
+
+    pub(crate) fn vault_by_id(&self, id: Id128) -> Result<Option<Vault>, ServiceError> {
+        Ok(self.node.view(|view| read::vault(view, id))?)
+    }
+
+    /// Proposes a command in the name of `actor` and waits for its outcome.
+    pub(crate) async fn propose(
+        &self,
+        actor: Actor,
+        command: &Command,
+        blobs: Vec<Vec<u8>>,
+    ) -> Result<Outcome, ServiceError> {
+        let request = fresh_id()?;
+        let entry = Entry::new(request, actor, now_ms(), command, blobs).map_err(|error| {
+            tracing::error!(%error, command = command.name(), "a command could not be encoded");
+            ServiceError::Internal
+        })?;
+        Ok(self.node.propose(&entry).await?)
+    }
+}
+
+/// Wall clock, in milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A random GUID.
+pub fn fresh_id() -> Result<Id128, claviger_crypto::CryptoError> {
+    Ok(Id128::from_random(random::bytes()?))
+}

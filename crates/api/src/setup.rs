@@ -1,0 +1,242 @@
+//! First things: what a new world needs before a client can use it, and what operators add later.
+
+use crate::error::ServiceError;
+use crate::service::{fresh_id, Service};
+use crate::tokens::TOKEN_KEY;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::Engine;
+use claviger_crypto::provider::{AwsLc, CryptoProvider};
+use claviger_crypto::{jwt, password, random};
+use claviger_state_machine::read;
+use claviger_types::alg::KeySpec;
+use claviger_types::command::{
+    Actor, Command, CreateVault, InitWorld, PutApplication, PutSubscription, PutTenant, PutTokenKey,
+};
+use claviger_types::name::{Id128, VaultName};
+use claviger_types::outcome::{Outcome, Refusal};
+use claviger_types::permission::{AccessPolicy, KeyPermission, SecretPermission};
+use serde::{Deserialize, Serialize};
+
+/// Days between delete and purge unless a vault says otherwise.
+pub const RETENTION_DAYS: u16 = 90;
+
+/// What a first client needs to know. Holds a secret: `Debug` is not derived.
+#[derive(Serialize, Deserialize)]
+pub struct Welcome {
+    /// `AZURE_TENANT_ID`.
+    pub tenant_id: String,
+    /// `AZURE_SUBSCRIPTION_ID`.
+    pub subscription_id: String,
+    /// `AZURE_CLIENT_ID`.
+    pub client_id: String,
+    /// Object id of the application's service principal: what policies name.
+    pub object_id: String,
+    /// `AZURE_CLIENT_SECRET`.
+    pub client_secret: String,
+    /// Vaults that the application may do everything in.
+    pub vaults: Vec<String>,
+}
+
+impl Drop for Welcome {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.client_secret);
+    }
+}
+
+/// Operators' requests of the service, from the command line to a node.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum AdminCommand {
+    /// Makes this node the first of a new cluster, with a world, a tenant, an application and vaults.
+    Init {
+        /// Names of vaults.
+        vaults: Vec<String>,
+    },
+    /// Adds a vault that an application may do everything in.
+    CreateVault {
+        /// Its name.
+        name: String,
+        /// The application, by client id.
+        client_id: String,
+        /// Days between delete and purge.
+        retention_days: Option<u16>,
+        /// Whether purge is left to the end of the retention.
+        #[serde(default)]
+        purge_protection: bool,
+        /// Whether hardware-protected kinds are allowed.
+        #[serde(default)]
+        standard: bool,
+    },
+    /// Adds an application with a secret to the first tenant.
+    CreateApplication {
+        /// For people.
+        display_name: String,
+    },
+}
+
+fn fresh_secret() -> Result<String, ServiceError> {
+    // 30 bytes: 240 bits, 40 characters like those that clients know.
+    Ok(URL_SAFE_NO_PAD.encode(random::bytes::<30>()?))
+}
+
+impl Service {
+    async fn system(&self, command: Command, blobs: Vec<Vec<u8>>) -> Result<(), ServiceError> {
+        match self.propose(Actor::System, &command, blobs).await? {
+            Outcome::Refused(Refusal::VaultExists) => {
+                Err(ServiceError::BadParameter("a vault of this name exists already".into()))
+            }
+            Outcome::Refused(refusal) => {
+                Err(ServiceError::BadParameter(format!("{} was refused: {refusal:?}", command.name())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the world exists.
+    pub fn is_set_up(&self) -> Result<bool, ServiceError> {
+        Ok(self.node.view(|view| read::world(view))?.is_some())
+    }
+
+    /// Makes the world's first contents: token key, tenant, subscription, application, vaults.
+    pub async fn set_up(&self, vaults: &[VaultName]) -> Result<Welcome, ServiceError> {
+        let world = InitWorld { world: self.sealer.world(), region: self.config.region.clone() };
+        self.system(Command::InitWorld(world), Vec::new()).await?;
+        self.add_token_key().await?;
+        let (tenant, subscription) = (fresh_id()?, fresh_id()?);
+        let put = PutTenant { tenant, domain: "claviger.onmicrosoft.com".into(), display_name: "Claviger".into() };
+        self.system(Command::PutTenant(put), Vec::new()).await?;
+        let put = PutSubscription { subscription, tenant, display_name: "Claviger".into() };
+        self.system(Command::PutSubscription(put), Vec::new()).await?;
+        let mut welcome = self.add_application(tenant, "claviger-first-app").await?;
+        welcome.subscription_id = subscription.guid();
+        let oid = Id128::parse_guid(&welcome.object_id).map_err(|_| ServiceError::Internal)?;
+        for name in vaults {
+            self.add_vault(name, tenant, subscription, oid, RETENTION_DAYS, false, true).await?;
+            welcome.vaults.push(name.to_string());
+        }
+        Ok(welcome)
+    }
+
+    async fn add_token_key(&self) -> Result<(), ServiceError> {
+        let made = tokio::task::spawn_blocking(|| AwsLc.generate(KeySpec::Rsa { bits: 2048 }))
+            .await
+            .map_err(|_| ServiceError::Internal)??;
+        let kid = jwt::kid_of(&made.public);
+        let sealed = self.sealer.seal_own(TOKEN_KEY, &kid, made.private.expose())?;
+        self.system(Command::PutTokenKey(PutTokenKey { kid, public: made.public }), vec![sealed]).await
+    }
+
+    async fn add_application(&self, tenant: Id128, display_name: &str) -> Result<Welcome, ServiceError> {
+        let (app, oid) = (fresh_id()?, fresh_id()?);
+        let secret = fresh_secret()?;
+        let for_hash = zeroize::Zeroizing::new(secret.clone());
+        let hash = tokio::task::spawn_blocking(move || password::hash(&for_hash))
+            .await
+            .map_err(|_| ServiceError::Internal)??;
+        let display_name = display_name.to_owned();
+        let put = PutApplication { tenant, app, oid, display_name, secret_hashes: vec![hash] };
+        self.system(Command::PutApplication(put), Vec::new()).await?;
+        Ok(Welcome {
+            tenant_id: tenant.guid(),
+            subscription_id: String::new(),
+            client_id: app.guid(),
+            object_id: oid.guid(),
+            client_secret: secret,
+            vaults: Vec::new(),
+        })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the settings of a vault, each named where it is called")]
+    async fn add_vault(
+        &self,
+        name: &VaultName,
+        tenant: Id128,
+        subscription: Id128,
+        oid: Id128,
+        retention_days: u16,
+        purge_protection: bool,
+        premium: bool,
+    ) -> Result<(), ServiceError> {
+        let id = fresh_id()?;
+        let wrapped = self.sealer.new_vault_key(id)?;
+        let policy =
+            AccessPolicy { tenant, oid, keys: KeyPermission::everything(), secrets: SecretPermission::everything() };
+        let command = Command::CreateVault(CreateVault {
+            id,
+            name: name.clone(),
+            tenant,
+            subscription,
+            premium,
+            retention_days,
+            purge_protection,
+            policies: vec![policy],
+        });
+        self.system(command, vec![wrapped]).await
+    }
+
+    /// Adds vaults that `client_id` may do everything in; names that exist are left as they are.
+    pub async fn ensure_vaults(&self, names: &[VaultName], client_id: &str) -> Result<(), ServiceError> {
+        for name in names {
+            if self.node.view(|view| read::vault_by_name(view, name))?.is_none() {
+                self.create_vault(name.as_str(), client_id, None, false, true).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn create_vault(
+        &self,
+        name: &str,
+        client_id: &str,
+        retention_days: Option<u16>,
+        purge_protection: bool,
+        premium: bool,
+    ) -> Result<(), ServiceError> {
+        let bad = |text: &str| ServiceError::BadParameter(text.to_owned());
+        let name = VaultName::parse(name).map_err(|_| {
+            bad("a vault's name has 3 to 24 letters, digits and dashes, begins with a letter, and has no two dashes together")
+        })?;
+        let days = retention_days.unwrap_or(RETENTION_DAYS);
+        if !(7..=90).contains(&days) {
+            return Err(bad("the retention is 7 to 90 days"));
+        }
+        let app = Id128::parse_guid(client_id).map_err(|_| bad("the client id is not a GUID"))?;
+        let (app, subscriptions) = self.node.view(|view| {
+            let app = read::application(view, app)?;
+            Ok::<_, claviger_state_machine::ApplyError>((app, read::subscriptions(view)?))
+        })?;
+        let app = app.ok_or_else(|| bad("no application has this client id"))?;
+        let subscription = subscriptions.iter().find(|subscription| subscription.tenant == app.tenant);
+        let subscription =
+            subscription.ok_or_else(|| bad("the application's tenant has no subscription"))?.subscription;
+        self.add_vault(&name, app.tenant, subscription, app.oid, days, purge_protection, premium).await
+    }
+
+    /// Carries out an operator's request that came in over the peer port; request and answer are JSON.
+    pub async fn admin(&self, request: &[u8]) -> Result<Vec<u8>, String> {
+        let command: AdminCommand = serde_json::from_slice(request).map_err(|e| format!("malformed request: {e}"))?;
+        let say = |error: ServiceError| error.to_wire().1.error.message;
+        let answer = match command {
+            AdminCommand::Init { vaults } => {
+                let vaults: Result<Vec<_>, _> = vaults.iter().map(|name| VaultName::parse(name)).collect();
+                let vaults = vaults.map_err(|_| "a vault's name breaks the rules".to_owned())?;
+                self.node.initialize().await.map_err(|e| e.to_string())?;
+                self.node.elect_if_alone().await.map_err(|e| e.to_string())?;
+                serde_json::to_vec(&self.set_up(&vaults).await.map_err(say)?)
+            }
+            AdminCommand::CreateVault { name, client_id, retention_days, purge_protection, standard } => {
+                self.node.gate().check().await.map_err(|e| e.to_string())?;
+                let made = self.create_vault(&name, &client_id, retention_days, purge_protection, !standard).await;
+                made.map_err(say)?;
+                serde_json::to_vec(&serde_json::json!({ "vault": name }))
+            }
+            AdminCommand::CreateApplication { display_name } => {
+                self.node.gate().check().await.map_err(|e| e.to_string())?;
+                let tenants = self.node.view(|view| read::tenants(view)).map_err(|e| e.to_string())?;
+                let tenant = tenants.first().ok_or("the world is not set up yet")?.tenant;
+                serde_json::to_vec(&self.add_application(tenant, &display_name).await.map_err(say)?)
+            }
+        };
+        answer.map_err(|e| e.to_string())
+    }
+}

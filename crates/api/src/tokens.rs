@@ -1,0 +1,127 @@
+//! Checking and issuing access tokens of the built-in token service.
+//!
+//! A verified token is remembered by its hash, so that only the first request of an hour pays for the signature; times,
+//! audience and tenant are looked at on every request, because they depend on when and where it is used.
+
+use crate::error::{ServiceError, TokenFault};
+use crate::service::Service;
+use claviger_crypto::jwt::{self, JwtSigner};
+use claviger_state_machine::read;
+use claviger_types::name::Id128;
+use lru::LruCache;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Verified tokens remembered: one per principal and hour, 300 bytes each.
+const REMEMBERED: usize = 16_384;
+
+/// What token keys are sealed as.
+pub(crate) const TOKEN_KEY: &str = "token key";
+
+/// Difference of clocks that is forgiven, in seconds: tokens come from nodes of the same cluster.
+const LEEWAY: u64 = 30;
+
+/// Who a verified token speaks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Principal {
+    /// `tid`.
+    pub(crate) tenant: Id128,
+    /// `oid`: what policies name.
+    pub(crate) oid: Id128,
+    /// `appid`.
+    pub(crate) app: String,
+    /// `iss`.
+    pub(crate) issuer: String,
+    /// `aud`.
+    pub(crate) audience: String,
+    not_before: u64,
+    expires: u64,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    aud: String,
+    iss: String,
+    tid: String,
+    oid: String,
+    #[serde(default)]
+    appid: String,
+    nbf: u64,
+    exp: u64,
+}
+
+/// Verified tokens and the signing key of one node.
+pub(crate) struct Tokens {
+    verified: Mutex<LruCache<[u8; 32], Arc<Principal>>>,
+    signer: Mutex<Option<Arc<JwtSigner>>>,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        let size = NonZeroUsize::new(REMEMBERED).unwrap_or(NonZeroUsize::MIN);
+        Self { verified: Mutex::new(LruCache::new(size)), signer: Mutex::new(None) }
+    }
+}
+
+impl Service {
+    /// The principal of a bearer token whose signature and times are right. Audience and tenant are the caller's to check.
+    pub(crate) fn principal(&self, token: &str, now: u64) -> Result<Arc<Principal>, TokenFault> {
+        if token.len() > jwt::MAX_TOKEN_LEN {
+            return Err(TokenFault::Invalid);
+        }
+        let hash: [u8; 32] = Sha256::digest(token).into();
+        let known = self.tokens.verified.lock().unwrap_or_else(PoisonError::into_inner).get(&hash).cloned();
+        let principal = match known {
+            Some(principal) => principal,
+            None => {
+                let principal = Arc::new(self.verify(token)?);
+                self.tokens.verified.lock().unwrap_or_else(PoisonError::into_inner).put(hash, principal.clone());
+                principal
+            }
+        };
+        if now >= principal.expires.saturating_add(LEEWAY) {
+            return Err(TokenFault::Expired);
+        }
+        if now.saturating_add(LEEWAY) < principal.not_before {
+            return Err(TokenFault::NotYetValid);
+        }
+        Ok(principal)
+    }
+
+    fn verify(&self, token: &str) -> Result<Principal, TokenFault> {
+        let kid = jwt::parse_unverified_kid(token).ok_or(TokenFault::Invalid)?;
+        let keys = self.node.view(|view| read::token_keys(view)).map_err(|_| TokenFault::Invalid)?;
+        let key = keys.iter().find(|key| key.kid == kid).ok_or(TokenFault::Invalid)?;
+        let jws = jwt::verify_rs256(token, &key.public).map_err(|_| TokenFault::Invalid)?;
+        let claims: Claims = serde_json::from_slice(&jws.payload).map_err(|_| TokenFault::Invalid)?;
+        Ok(Principal {
+            tenant: Id128::parse_guid(&claims.tid).map_err(|_| TokenFault::Invalid)?,
+            oid: Id128::parse_guid(&claims.oid).map_err(|_| TokenFault::Invalid)?,
+            app: claims.appid,
+            issuer: claims.iss,
+            audience: claims.aud,
+            not_before: claims.nbf,
+            expires: claims.exp,
+        })
+    }
+
+    /// Signs claims with the newest token key.
+    pub(crate) fn sign_token(&self, claims: &serde_json::Value) -> Result<String, ServiceError> {
+        let keys = self.node.view(|view| read::token_keys(view))?;
+        let newest = keys.last().ok_or(ServiceError::Unavailable)?;
+        let known = self.tokens.signer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let signer = match known.filter(|signer| signer.kid() == newest.kid) {
+            Some(signer) => signer,
+            None => {
+                let private = self.sealer.open_own(TOKEN_KEY, &newest.kid, &newest.sealed)?;
+                let key = self.provider.load(newest.public.spec(), &private)?;
+                let signer = Arc::new(JwtSigner::new(key, newest.kid.clone())?);
+                *self.tokens.signer.lock().unwrap_or_else(PoisonError::into_inner) = Some(signer.clone());
+                signer
+            }
+        };
+        Ok(signer.sign(claims.to_string().as_bytes())?)
+    }
+}

@@ -1,0 +1,320 @@
+//! The command line.
+
+use crate::world::PassphraseSource;
+use crate::{cluster, config, dev, harden, logging, serve, throwaway, world};
+use anyhow::{bail, Context, Result};
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// A highly available key-management service that speaks the Azure Key Vault REST API.
+///
+/// On a laptop: `claviger dev`, then `claviger exec -- python program.py`. Three nodes: see cluster-config/README.md.
+#[derive(Parser)]
+#[command(name = "claviger", version, about, long_about, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Top,
+}
+
+#[derive(Subcommand)]
+enum Top {
+    /// One node, nothing to configure: makes keys, a tenant, an application and a vault, and serves.
+    Dev(DevArgs),
+    /// Run a program against the dev server, in the environment that Azure clients look at.
+    Exec(ExecArgs),
+    /// A node of a cluster.
+    Server(ConfigArg),
+    /// The security world: the key that everything is sealed under.
+    #[command(subcommand)]
+    World(WorldCommand),
+    /// The members of a cluster.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Vaults of a cluster.
+    #[command(subcommand)]
+    Vault(VaultCommand),
+    /// Applications of a cluster.
+    #[command(subcommand)]
+    Identity(IdentityCommand),
+    /// A node's configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Args)]
+pub(crate) struct DevArgs {
+    /// Where everything is kept [default: a folder of its own under the user's data directory].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where HTTPS is served.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8443")]
+    pub(crate) listen: SocketAddr,
+    /// A vault to make; may be repeated [default: demo].
+    #[arg(long = "vault", value_name = "NAME")]
+    pub(crate) vaults: Vec<String>,
+    /// Log level: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", default_value = "warn")]
+    pub(crate) log_level: String,
+    /// Stop when standard input ends: how `claviger exec` ties its server to itself.
+    #[arg(long, hide = true)]
+    pub(crate) until_stdin_ends: bool,
+}
+
+#[derive(Args)]
+struct ExecArgs {
+    /// The dev server's directory. Without a running server there, one is started for the time of the command; without
+    /// this option and without a running server in the default place, a throw-away one is.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The program and its arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+#[derive(Args)]
+struct ConfigArg {
+    /// The node's configuration.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum WorldCommand {
+    /// Make a new world: its key, and certificates for nodes and API. Nothing that exists is overwritten.
+    Init {
+        /// Where to write.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Region name that answers show.
+        #[arg(long, default_value = "local")]
+        region: String,
+        /// Domain below which `vault`, `login`, `management` and `graph` lie.
+        #[arg(long, default_value = "kms.localhost")]
+        domain: String,
+        /// A node to make a certificate for; repeat.
+        #[arg(long = "node", value_name = "NAME", required = true)]
+        nodes: Vec<String>,
+        /// Seal the world key under the passphrase in this environment variable.
+        #[arg(long, value_name = "NAME")]
+        passphrase_env: Option<String>,
+        /// Seal the world key under the passphrase in this file.
+        #[arg(long, value_name = "FILE", conflicts_with = "passphrase_env")]
+        passphrase_file: Option<PathBuf>,
+        /// Seal the world key under a passphrase from standard input.
+        #[arg(long, conflicts_with_all = ["passphrase_env", "passphrase_file"])]
+        passphrase_stdin: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum ClusterCommand {
+    /// Make the cluster: this node becomes its first member. Once, on one node. Prints the first credentials as JSON.
+    Init {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// A vault to make; repeat.
+        #[arg(long = "vault", value_name = "NAME", default_value = "demo")]
+        vaults: Vec<String>,
+    },
+    /// Add this node to the cluster that its seeds belong to, and wait until it votes.
+    Join(ConfigArg),
+    /// Show every node: role, term, indexes, audit chain.
+    Status {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a node.
+    Remove {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// Its id.
+        #[arg(long, value_name = "ID")]
+        node: u64,
+    },
+    /// Hand the leadership to a node.
+    TransferLeader {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// Its id.
+        #[arg(long, value_name = "ID")]
+        to: u64,
+    },
+    /// Build a snapshot on this node, so that its log can be purged.
+    Snapshot(ConfigArg),
+}
+
+#[derive(Subcommand)]
+enum VaultCommand {
+    /// Make a vault that an application may do everything in.
+    Create {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// Its name.
+        #[arg(long)]
+        name: String,
+        /// The application's client id.
+        #[arg(long)]
+        client_id: String,
+        /// Days between delete and purge: 7 to 90.
+        #[arg(long, default_value_t = claviger_api::RETENTION_DAYS)]
+        retention_days: u16,
+        /// Leave purge to the end of the retention.
+        #[arg(long)]
+        purge_protection: bool,
+        /// The standard SKU: no hardware-protected kinds.
+        #[arg(long)]
+        standard: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum IdentityCommand {
+    /// Make an application with a client secret; prints its credentials as JSON. It may do nothing until a vault says so.
+    CreateApplication {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// For people.
+        #[arg(long)]
+        display_name: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Check a configuration and the files that it names; all problems at once.
+    Check {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print a configuration with every field, its default and its meaning.
+    Default,
+}
+
+/// Prints to standard output; a reader that has gone is no error of ours.
+pub(crate) fn say(text: &str) {
+    let mut out = std::io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+}
+
+pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Top::Exec(args) => {
+            // Not hardened: the program would inherit it.
+            let code = runtime(2)?.block_on(throwaway::exec(args.data_dir, &args.command))?;
+            Ok(ExitCode::from(code))
+        }
+        Top::Dev(args) => {
+            harden::process()?;
+            let _log = logging::start(config::LogFormat::Text, &args.log_level)?;
+            runtime(cores())?.block_on(dev::run(args)).map(|()| ExitCode::SUCCESS)
+        }
+        Top::Server(ConfigArg { config }) => {
+            harden::process()?;
+            let config = load(&config)?;
+            let _log = logging::start(config.log.format, config.log.level)?;
+            runtime(cores())?.block_on(serve::run(config)).map(|()| ExitCode::SUCCESS)
+        }
+        Top::World(WorldCommand::Init {
+            out,
+            region,
+            domain,
+            nodes,
+            passphrase_env,
+            passphrase_file,
+            passphrase_stdin,
+        }) => {
+            harden::process()?;
+            let source = match (passphrase_env, passphrase_file, passphrase_stdin) {
+                (Some(name), _, _) => Some(PassphraseSource::Env(name)),
+                (_, Some(file), _) => Some(PassphraseSource::File(file)),
+                (_, _, true) => Some(PassphraseSource::Stdin),
+                _ => None,
+            };
+            let protection = match source {
+                Some(source) => world::Protection::Passphrase(source.read_new()?),
+                None => world::Protection::File,
+            };
+            cluster::world_init(&out, &region, &domain, &nodes, &protection)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Top::Cluster(command) => {
+            harden::process()?;
+            runtime(2)?.block_on(run_cluster(command)).map(|()| ExitCode::SUCCESS)
+        }
+        Top::Vault(VaultCommand::Create { config, name, client_id, retention_days, purge_protection, standard }) => {
+            harden::process()?;
+            let command = claviger_api::AdminCommand::CreateVault {
+                name,
+                client_id,
+                retention_days: Some(retention_days),
+                purge_protection,
+                standard,
+            };
+            runtime(2)?.block_on(cluster::service(&load(&config.config)?, &command)).map(|()| ExitCode::SUCCESS)
+        }
+        Top::Identity(IdentityCommand::CreateApplication { config, display_name }) => {
+            harden::process()?;
+            let command = claviger_api::AdminCommand::CreateApplication { display_name };
+            runtime(2)?.block_on(cluster::service(&load(&config.config)?, &command)).map(|()| ExitCode::SUCCESS)
+        }
+        Top::Config(ConfigCommand::Default) => {
+            say(config::render_default().trim_end());
+            Ok(ExitCode::SUCCESS)
+        }
+        Top::Config(ConfigCommand::Check { file }) => {
+            load(&file)?;
+            say(&format!("{}: no problems", file.display()));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn run_cluster(command: ClusterCommand) -> Result<()> {
+    match command {
+        ClusterCommand::Init { config, vaults } => {
+            cluster::service(&load(&config.config)?, &claviger_api::AdminCommand::Init { vaults }).await
+        }
+        ClusterCommand::Join(config) => cluster::join(&load(&config.config)?).await,
+        ClusterCommand::Status { config, json } => cluster::status(&load(&config.config)?, json).await,
+        ClusterCommand::Remove { config, node } => cluster::remove(&load(&config.config)?, node).await,
+        ClusterCommand::TransferLeader { config, to } => cluster::transfer_leader(&load(&config.config)?, to).await,
+        ClusterCommand::Snapshot(config) => cluster::snapshot(&load(&config.config)?).await,
+    }
+}
+
+/// A checked configuration, or all its problems.
+fn load(file: &Path) -> Result<config::Config> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read `{}`", file.display()))?;
+    let base = file.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    let base = std::path::absolute(base).with_context(|| format!("cannot find `{}`", base.display()))?;
+    match config::check(&text, &base) {
+        Ok(config) => Ok(config),
+        Err(problems) => {
+            let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
+            bail!("`{}` has {} problem(s):\n{}", file.display(), lines.len(), lines.join("\n"))
+        }
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The runtime of consensus, peers and timers; HTTP workers have their own, so that cryptography there holds up nothing
+/// here.
+fn runtime(threads: usize) -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.clamp(2, 8))
+        .thread_name("claviger")
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}

@@ -1,0 +1,340 @@
+//! `claviger dev`: one node, nothing to configure.
+//!
+//! Below the data directory: `world.key` (everything else is sealed under it), `ca.pem` for clients, `dev.sealed` (the
+//! authority's and the server's keys, and the first application's credentials), `node/` with the stores, `az/` for `az`, and,
+//! while a server runs, `run.json` with its addresses.
+
+use crate::cli::{say, DevArgs};
+use crate::harden::{self, DirLock};
+use crate::pki::{self, Authority, Usage};
+use crate::serve::{listen, open_storage, self_test, server_tls, start_timers, stop_signal};
+use crate::world::{self, Protection, Unseal, World};
+use crate::{connect_proxy, exec};
+use anyhow::{bail, ensure, Context, Result};
+use claviger_api::domain::Cloud;
+use claviger_api::sealing::Sealer;
+use claviger_api::{serve, serve_admin, ServeConfig, Service, ServiceConfig, Welcome};
+use claviger_crypto::provider::default_provider;
+use claviger_node::{Node, NodeConfig, Peers, ReadMode};
+use claviger_types::name::VaultName;
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::io::AsyncReadExt;
+use zeroize::Zeroizing;
+
+/// Region name in answers.
+const REGION: &str = "local";
+
+/// What the sealed file is sealed as.
+const SEALED_AS: &str = "dev";
+
+/// Connections at once: a laptop's test suite opens dozens.
+const CONNECTIONS_MAX: usize = 1024;
+
+/// What a running server tells `exec`; nothing secret.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Running {
+    /// Process id.
+    pub(crate) pid: u32,
+    /// HTTPS.
+    pub(crate) listen: SocketAddr,
+    /// The CONNECT endpoint.
+    pub(crate) proxy: SocketAddr,
+    /// Health and metrics, plain HTTP.
+    pub(crate) admin: SocketAddr,
+}
+
+/// What the sealed file holds.
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    authority_pem: String,
+    authority_key_pem: Zeroizing<String>,
+    server_chain_pem: String,
+    server_key_pem: Zeroizing<String>,
+    /// Absent until the first set-up has come to its end.
+    welcome: Option<Welcome>,
+}
+
+/// Where everything is kept unless said otherwise.
+pub(crate) fn default_dir() -> Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = match (set("XDG_DATA_HOME"), set("HOME")) {
+        (Some(data), _) => data,
+        (None, Some(home)) => home.join(".local/share"),
+        (None, None) => bail!("no home directory: say where with --data-dir"),
+    };
+    Ok(base.join("claviger").join("dev"))
+}
+
+/// The files of one dev server.
+struct Files {
+    dir: PathBuf,
+}
+
+impl Files {
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn world(&self) -> Result<World> {
+        let path = self.path("world.key");
+        if path.exists() {
+            World::open(&path, &Unseal::File)
+        } else {
+            ensure!(
+                !self.path("node").exists(),
+                "`{}` is missing: without it this data cannot be read",
+                path.display()
+            );
+            world::create(&path, REGION, &Protection::File)
+        }
+    }
+
+    fn read_sealed(&self, sealer: &Sealer) -> Result<Option<Sealed>> {
+        let path = self.path("dev.sealed");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = std::fs::read(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        let plain = sealer.open_own(SEALED_AS, SEALED_AS, &bytes);
+        let plain = plain.with_context(|| format!("`{}` does not belong to this world key", path.display()))?;
+        serde_json::from_slice(plain.expose()).map(Some).context("`dev.sealed` is of another release")
+    }
+
+    fn write_sealed(&self, sealer: &Sealer, sealed: &Sealed) -> Result<()> {
+        let plain = Zeroizing::new(serde_json::to_vec(sealed)?);
+        let bytes = sealer.seal_own(SEALED_AS, SEALED_AS, &plain)?;
+        replace(&self.path("dev.sealed"), &bytes)
+    }
+}
+
+/// Replaces a file's contents, durably and at once.
+fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let what = || format!("cannot write `{}`", path.display());
+    let fresh = path.with_extension("new");
+    // What a start that was cut off has left over.
+    match std::fs::remove_file(&fresh) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(what),
+        _ => {}
+    }
+    harden::write_new(&fresh, 0o600, bytes)?;
+    std::fs::rename(&fresh, path).with_context(what)?;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).with_context(what)
+}
+
+fn new_sealed() -> Result<Sealed> {
+    let authority = Authority::create("Claviger dev")?;
+    let (names, addresses) = pki::dev_names();
+    let issued = authority.issue(&names, &addresses, Usage::Server)?;
+    Ok(Sealed {
+        authority_pem: authority.certificate_pem().to_owned(),
+        authority_key_pem: authority.expose_key_pem(),
+        server_chain_pem: issued.chain_pem,
+        server_key_pem: issued.key_pem,
+        welcome: None,
+    })
+}
+
+/// A new server certificate where the old one has less than a month to live, or lacks names that this release serves.
+fn renew(sealed: &mut Sealed) -> Result<bool> {
+    let (names, addresses) = pki::dev_names();
+    let inspected = pki::inspect(&sealed.server_chain_pem)?;
+    let month = 30 * 86_400;
+    let now = i64::try_from(claviger_api::now_ms() / 1000).unwrap_or(i64::MAX);
+    if inspected.not_after - now > month && names.iter().all(|name| inspected.names.contains(name)) {
+        return Ok(false);
+    }
+    let authority = Authority::load(&sealed.authority_pem, &sealed.authority_key_pem)?;
+    let issued = authority.issue(&names, &addresses, Usage::Server)?;
+    sealed.server_chain_pem = issued.chain_pem;
+    sealed.server_key_pem = issued.key_pem;
+    Ok(true)
+}
+
+/// Runs until a signal.
+pub(crate) async fn run(args: DevArgs) -> Result<()> {
+    self_test()?;
+    let vaults: Vec<VaultName> = match args.vaults.is_empty() {
+        true => vec![VaultName::parse("demo").context("the default name")?],
+        false => args
+            .vaults
+            .iter()
+            .map(|name| {
+                VaultName::parse(name).ok().with_context(|| {
+                    format!(
+                        "`{name}` is not a vault's name: 3 to 24 letters, digits and dashes, a letter first, no `--`"
+                    )
+                })
+            })
+            .collect::<Result<_>>()?,
+    };
+    let dir = match args.data_dir {
+        Some(dir) => dir,
+        None => default_dir()?,
+    };
+    harden::private_dir(&dir)?;
+    let dir = dir.canonicalize().with_context(|| format!("cannot find `{}`", dir.display()))?;
+    let _lock = DirLock::acquire(&dir)?;
+    let files = Files { dir: dir.clone() };
+    let world = files.world()?;
+    let sealer = Sealer::new(world.id, world.key);
+    let mut sealed = match files.read_sealed(&sealer)? {
+        Some(mut sealed) => {
+            if renew(&mut sealed)? {
+                files.write_sealed(&sealer, &sealed)?;
+            }
+            sealed
+        }
+        None => {
+            let sealed = new_sealed()?;
+            files.write_sealed(&sealer, &sealed)?;
+            sealed
+        }
+    };
+    replace(&files.path("ca.pem"), sealed.authority_pem.as_bytes())?;
+
+    let tls = server_tls(sealed.server_chain_pem.as_bytes(), sealed.server_key_pem.as_bytes())?;
+    let api = listen(args.listen, "--listen")?;
+    let api_address = api.local_addr()?;
+    let loopback = |port: u16| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    let admin = listen(loopback(0), "health and metrics")?;
+    let admin_address = admin.local_addr()?;
+    let proxy = tokio::net::TcpListener::from_std(listen(loopback(0), "the CONNECT endpoint")?)?;
+    let proxy_address = proxy.local_addr()?;
+
+    let storage = open_storage(&files.path("node")).await?;
+    let peers = Peers::new(world.id, 1, "dev".into(), None);
+    let node = Node::start(node_config(&world.id), storage, peers).await.context("cannot start the node")?;
+    let config = ServiceConfig {
+        clouds: vec![Cloud::public(), Cloud::china(), Cloud::us_government(), Cloud::own("localhost")],
+        region: REGION.into(),
+        hsm_in_software: true,
+    };
+    let service = Arc::new(Service::new(node.clone(), sealer, default_provider(), config));
+    if !node.is_initialized().await.context("cannot start the node")? {
+        node.initialize().await.context("cannot start the node")?;
+    }
+    node.elect_if_alone().await.context("cannot start the node")?;
+    node.gate().check().await.context("cannot start the node")?;
+    match &sealed.welcome {
+        Some(welcome) => service.ensure_vaults(&vaults, &welcome.client_id).await.map_err(service_error)?,
+        None if service.is_set_up().map_err(service_error)? => {
+            bail!("the first start was cut off half-way: remove `{}` and start again", dir.display())
+        }
+        None => {
+            let welcome = service.set_up(&vaults).await.map_err(service_error)?;
+            sealed.welcome = Some(welcome);
+            let bytes = service.seal_own(SEALED_AS, &Zeroizing::new(serde_json::to_vec(&sealed)?))?;
+            replace(&files.path("dev.sealed"), &bytes)?;
+        }
+    }
+    drop(sealed);
+
+    let timers = start_timers(&node);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let https = serve(service.clone(), ServeConfig { listener: api, tls, workers, connections_max: CONNECTIONS_MAX })?;
+    let http = serve_admin(service, admin)?;
+    let (https_handle, http_handle) = (https.handle(), http.handle());
+    let https = tokio::spawn(https);
+    let http = tokio::spawn(http);
+    let target = match api_address.ip().is_unspecified() {
+        true => loopback(api_address.port()),
+        false => api_address,
+    };
+    let (stop_proxy, proxy_stopped) = tokio::sync::oneshot::channel::<()>();
+    let proxy_task = tokio::spawn(connect_proxy::serve(proxy, target, async {
+        proxy_stopped.await.ok();
+    }));
+    let running = Running { pid: std::process::id(), listen: api_address, proxy: proxy_address, admin: admin_address };
+    replace(&files.path("run.json"), &serde_json::to_vec_pretty(&running)?)?;
+    greet(&dir, &running, &vaults);
+
+    let stdin_ends = async {
+        if args.until_stdin_ends {
+            let mut byte = [0];
+            while matches!(tokio::io::stdin().read(&mut byte).await, Ok(read) if read > 0) {}
+        } else {
+            std::future::pending::<()>().await;
+        }
+    };
+    let result = tokio::select! {
+        stopped = stop_signal() => stopped,
+        () = stdin_ends => Ok(()),
+        why = node.stopped() => Err(anyhow::anyhow!("the node has stopped: {why}")),
+    };
+    std::fs::remove_file(files.path("run.json")).ok();
+    https_handle.stop(!args.until_stdin_ends).await;
+    stop_proxy.send(()).ok();
+    http_handle.stop(false).await;
+    timers.abort();
+    node.shutdown().await;
+    https.await.ok();
+    http.await.ok();
+    proxy_task.await.ok();
+    result
+}
+
+fn service_error(error: claviger_api::error::ServiceError) -> anyhow::Error {
+    anyhow::anyhow!("{}", error.to_wire().1.error.message)
+}
+
+fn greet(dir: &Path, running: &Running, vaults: &[VaultName]) {
+    let names: Vec<&str> = vaults.iter().map(VaultName::as_str).collect();
+    let exec = match default_dir().ok().and_then(|default| default.canonicalize().ok()) {
+        Some(default) if default == dir => "claviger exec".to_owned(),
+        _ => format!("claviger exec --data-dir {}", dir.display()),
+    };
+    say(&format!("ready  https://{}  vaults {}  data {}", running.listen, names.join(", "), dir.display()));
+    say(&format!("next   {exec} -- python your_program.py    (vault URL https://{}.vault.azure.net)", names[0]));
+    say("note   for development: one node, and -HSM kinds of keys are held in software");
+}
+
+fn node_config(world: &claviger_types::name::Id128) -> NodeConfig {
+    NodeConfig {
+        id: 1,
+        name: "dev".into(),
+        advertise: "127.0.0.1:0".into(),
+        world: *world,
+        heartbeat_ms: 50,
+        election_min_ms: 150,
+        election_max_ms: 300,
+        snapshot_entries: 50_000,
+        keep_entries: 10_000,
+        read_mode: ReadMode::ReadIndex,
+    }
+}
+
+/// The running server of a directory, if there is one.
+pub(crate) fn running(dir: &Path) -> Result<Option<Running>> {
+    if !dir.join("run.json").exists() {
+        return Ok(None);
+    }
+    // Whoever holds the lock runs; a file without a lock is what a killed server left.
+    if DirLock::acquire(dir).is_ok() {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(dir.join("run.json")).context("cannot read `run.json`")?;
+    serde_json::from_slice(&bytes).map(Some).context("`run.json` is malformed")
+}
+
+/// The environment for programs that meet the running server of a directory.
+pub(crate) fn environment(dir: &Path, running: &Running) -> Result<exec::Environment> {
+    let files = Files { dir: dir.canonicalize().context("cannot find the data directory")? };
+    let world = files.world()?;
+    let sealer = Sealer::new(world.id, world.key);
+    let sealed = files.read_sealed(&sealer)?.context("the data directory is not set up")?;
+    let welcome = sealed.welcome.context("the data directory is not set up")?;
+    Ok(exec::Environment {
+        proxy: running.proxy,
+        ca_bundle: files.path("ca.pem"),
+        tenant: welcome.tenant_id.clone(),
+        client_id: welcome.client_id.clone(),
+        client_secret: Zeroizing::new(welcome.client_secret.clone()),
+        subscription: welcome.subscription_id.clone(),
+        vault: welcome.vaults.first().cloned().unwrap_or_default(),
+        az_config_dir: Some(files.path("az")),
+    })
+}
