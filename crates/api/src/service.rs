@@ -83,8 +83,9 @@ impl Service {
         status.stopped.is_none() && status.leader.is_some() && self.is_set_up().unwrap_or(false)
     }
 
+    /// A vault that is not soft-deleted.
     pub(crate) fn vault_by_id(&self, id: Id128) -> Result<Option<Vault>, ServiceError> {
-        Ok(self.node.view(|view| read::vault(view, id))?)
+        Ok(self.node.view(|view| read::live_vault(view, id))?)
     }
 
     /// Proposes a command in the name of `actor` and waits for its outcome.

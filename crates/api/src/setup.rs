@@ -10,15 +10,21 @@ use claviger_crypto::{jwt, password, random};
 use claviger_state_machine::read;
 use claviger_types::alg::KeySpec;
 use claviger_types::command::{
-    Actor, Command, CreateVault, InitWorld, PutApplication, PutSubscription, PutTenant, PutTokenKey,
+    Actor, AddClientSecret, ClientSecret, Command, CreateVault, InitWorld, PrincipalKind, PutApplication,
+    PutResourceGroup, PutRoleAssignment, PutSubscription, PutTenant, PutTokenKey, Tags,
 };
 use claviger_types::name::{Id128, VaultName};
 use claviger_types::outcome::{Outcome, Refusal};
-use claviger_types::permission::{AccessPolicy, KeyPermission, SecretPermission};
+use claviger_types::permission::AccessPolicy;
+use claviger_types::role::{self, Scope};
+use claviger_types::vault::VaultSettings;
 use serde::{Deserialize, Serialize};
 
 /// Days between delete and purge unless a vault says otherwise.
 pub const RETENTION_DAYS: u16 = 90;
+
+/// Resource group of vaults that `dev` and operators make.
+pub(crate) const GROUP: &str = "claviger";
 
 /// What a first client needs to know. Holds a secret: `Debug` is not derived.
 #[derive(Serialize, Deserialize)]
@@ -110,11 +116,37 @@ impl Service {
         let mut welcome = self.add_application(tenant, "claviger-first-app").await?;
         welcome.subscription_id = subscription.guid();
         let oid = Id128::parse_guid(&welcome.object_id).map_err(|_| ServiceError::Internal)?;
+        self.make_owner(subscription, oid).await?;
+        self.put_group(subscription).await?;
         for name in vaults {
             self.add_vault(name, tenant, subscription, oid, RETENTION_DAYS, false, true).await?;
             welcome.vaults.push(name.to_string());
         }
         Ok(welcome)
+    }
+
+    /// The resource group of vaults that are made without one.
+    async fn put_group(&self, subscription: Id128) -> Result<(), ServiceError> {
+        let put = PutResourceGroup {
+            subscription,
+            name: GROUP.into(),
+            location: self.config.region.clone(),
+            tags: Tags::new(),
+        };
+        self.system(Command::PutResourceGroup(put), Vec::new()).await
+    }
+
+    /// Makes a principal owner of a subscription.
+    async fn make_owner(&self, subscription: Id128, principal: Id128) -> Result<(), ServiceError> {
+        let put = PutRoleAssignment {
+            id: fresh_id()?,
+            scope: Scope::subscription(subscription),
+            role: Id128::parse_guid(role::OWNER).map_err(|_| ServiceError::Internal)?,
+            principal,
+            principal_kind: PrincipalKind::ServicePrincipal,
+            description: None,
+        };
+        self.system(Command::PutRoleAssignment(put), Vec::new()).await
     }
 
     async fn add_token_key(&self) -> Result<(), ServiceError> {
@@ -134,8 +166,18 @@ impl Service {
             .await
             .map_err(|_| ServiceError::Internal)??;
         let display_name = display_name.to_owned();
-        let put = PutApplication { tenant, app, oid, display_name, secret_hashes: vec![hash] };
+        let put = PutApplication { tenant, app, object: fresh_id()?, oid, has_principal: true, display_name };
         self.system(Command::PutApplication(put), Vec::new()).await?;
+        let secret_record = ClientSecret {
+            id: fresh_id()?,
+            hash,
+            hint: secret.chars().take(3).collect(),
+            display_name: "first".into(),
+            start: 0,
+            end: None,
+        };
+        let add = AddClientSecret { tenant, app, secret: secret_record };
+        self.system(Command::AddClientSecret(add), Vec::new()).await?;
         Ok(Welcome {
             tenant_id: tenant.guid(),
             subscription_id: String::new(),
@@ -159,17 +201,21 @@ impl Service {
     ) -> Result<(), ServiceError> {
         let id = fresh_id()?;
         let wrapped = self.sealer.new_vault_key(id)?;
-        let policy =
-            AccessPolicy { tenant, oid, keys: KeyPermission::everything(), secrets: SecretPermission::everything() };
+        if self.node.view(|view| read::resource_group(view, subscription, GROUP))?.is_none() {
+            self.put_group(subscription).await?;
+        }
         let command = Command::CreateVault(CreateVault {
             id,
             name: name.clone(),
+            display_name: name.to_string(),
             tenant,
             subscription,
-            premium,
+            group: GROUP.into(),
+            location: self.config.region.clone(),
             retention_days,
             purge_protection,
-            policies: vec![policy],
+            settings: VaultSettings { premium, ..VaultSettings::default() },
+            policies: vec![AccessPolicy::everything(tenant, oid)],
         });
         self.system(command, vec![wrapped]).await
     }
