@@ -11,7 +11,7 @@ use crate::service::{fresh_id, now_ms, Service};
 use crate::tokens::Principal;
 use crate::version::ApiVersion;
 use crate::wire::Renderer;
-use crate::{identity, ops, route};
+use crate::{graph, identity, management, ops, route};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::StatusCode;
 use actix_web::{web, HttpRequest, HttpResponse, HttpResponseBuilder};
@@ -44,10 +44,10 @@ pub(crate) async fn handle(request: HttpRequest, payload: web::Payload, service:
             exchange.vault(&label, payload).await
         }
         Some((origin, Plane::Login)) => ("Token", identity::handle(&request, payload, &service, &origin).await),
-        Some((_, Plane::Management)) => {
-            ("Management", error_response(&ServiceError::NotImplemented("The resource manager"), None))
+        Some((origin, Plane::Management)) => {
+            ("Management", management::handle(&request, payload, &service, &origin).await)
         }
-        Some((_, Plane::Graph)) => ("Graph", error_response(&ServiceError::NotImplemented("The directory"), None)),
+        Some((origin, Plane::Graph)) => ("Graph", graph::handle(&request, payload, &service, &origin).await),
         None => ("Health", health(&request, &service)),
     };
     let elapsed = started.elapsed();

@@ -29,6 +29,9 @@ pub struct ServiceConfig {
     pub region: String,
     /// Whether `-HSM` kinds may be held in software, as `dev` does.
     pub hsm_in_software: bool,
+    /// Whether a new vault gets access policies although roles were asked for. Current `az` asks for roles unless told
+    /// otherwise, and then refuses `az keyvault set-policy`, which programs of before know; off, the request is honoured.
+    pub policies_where_rbac_is_asked: bool,
 }
 
 /// The service of one node.
@@ -113,4 +116,10 @@ pub fn now_ms() -> u64 {
 /// A random GUID.
 pub fn fresh_id() -> Result<Id128, claviger_crypto::CryptoError> {
     Ok(Id128::from_random(random::bytes()?))
+}
+
+/// A random client secret.
+pub(crate) fn fresh_secret() -> Result<String, ServiceError> {
+    // 30 bytes: 240 bits, 40 characters like those that clients know.
+    Ok(crate::wire::b64(&random::bytes::<30>()?))
 }

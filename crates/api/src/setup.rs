@@ -1,12 +1,10 @@
 //! First things: what a new world needs before a client can use it, and what operators add later.
 
 use crate::error::ServiceError;
-use crate::service::{fresh_id, Service};
+use crate::service::{fresh_id, fresh_secret, Service};
 use crate::tokens::TOKEN_KEY;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use base64::Engine;
 use claviger_crypto::provider::{AwsLc, CryptoProvider};
-use claviger_crypto::{jwt, password, random};
+use claviger_crypto::{jwt, password};
 use claviger_state_machine::read;
 use claviger_types::alg::KeySpec;
 use claviger_types::command::{
@@ -78,11 +76,6 @@ pub enum AdminCommand {
         /// For people.
         display_name: String,
     },
-}
-
-fn fresh_secret() -> Result<String, ServiceError> {
-    // 30 bytes: 240 bits, 40 characters like those that clients know.
-    Ok(URL_SAFE_NO_PAD.encode(random::bytes::<30>()?))
 }
 
 impl Service {

@@ -212,6 +212,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
         clouds: vec![Cloud::public(), Cloud::china(), Cloud::us_government(), Cloud::own("localhost")],
         region: REGION.into(),
         hsm_in_software: true,
+        policies_where_rbac_is_asked: false,
     };
     let service = Arc::new(Service::new(node.clone(), sealer, default_provider(), config));
     if !node.is_initialized().await.context("cannot start the node")? {

@@ -81,6 +81,9 @@ impl<K: Kv> Apply<'_, K> {
 
     pub(crate) fn set_policies(&mut self, c: SetPolicies) -> Step {
         let Some(mut vault) = read::live_vault(self.kv, c.vault)? else { return refuse(Refusal::VaultNotFound) };
+        if c.seen.is_some_and(|seen| seen != vault.mod_index) {
+            return refuse(Refusal::Changed);
+        }
         self.put_policies(vault.id, c.policies)?;
         self.touch(&mut vault);
         self.put_vault(&vault)?;

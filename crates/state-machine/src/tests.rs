@@ -399,7 +399,7 @@ fn golden_bytes() {
         policy: Some(rotation),
     });
     let others = [
-        Command::SetPolicies(SetPolicies { vault: VAULT, policies: vec![] }),
+        Command::SetPolicies(SetPolicies { vault: VAULT, seen: None, policies: vec![] }),
         Command::PutApplication(PutApplication {
             tenant: TENANT,
             app: id(1),

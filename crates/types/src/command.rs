@@ -301,6 +301,8 @@ pub struct DeleteRoleDefinition {
 pub struct SetPolicies {
     /// The vault.
     pub vault: Id128,
+    /// `mod_index` that the caller has seen, as in [`UpdateVault`].
+    pub seen: Option<u64>,
     /// All policies that the vault has from now on.
     pub policies: Vec<AccessPolicy>,
 }
