@@ -132,7 +132,7 @@ impl<'a> Call<'a> {
                 action: format!("{DATA_PREFIX}{}", self.matched.op.data_action()),
                 resource,
                 vault: vault.name.to_string(),
-                region: self.service.config.region.clone(),
+                region: vault.location.clone(),
             };
         }
         let permission = self.matched.op.route().permission;
@@ -141,7 +141,7 @@ impl<'a> Call<'a> {
             collection: permission.collection(),
             permission: permission.as_str(),
             vault: self.vault().name.to_string(),
-            region: self.service.config.region.clone(),
+            region: self.vault().location.clone(),
         }
     }
 

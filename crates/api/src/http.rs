@@ -189,7 +189,7 @@ impl Exchange<'_> {
         let caller = || {
             Box::new(Caller { app: principal.app.clone(), oid: principal.oid.guid(), issuer: principal.issuer.clone() })
         };
-        let (name, region) = (vault.name.to_string(), self.service.config.region.clone());
+        let (name, region) = (vault.name.to_string(), vault.location.clone());
         if !settings.public_network_access {
             return Err(ServiceError::ForbiddenByConnection { caller: caller(), vault: name, region });
         }
