@@ -39,8 +39,10 @@ pub(crate) fn due(purge: u64, object_key: &[u8]) -> Vec<u8> {
     key
 }
 
+pub(crate) const APPLICATIONS: &[u8] = b"app/";
+
 pub(crate) fn application(app: Id128) -> Vec<u8> {
-    [b"app/".as_slice(), &app.0].concat()
+    [APPLICATIONS, &app.0].concat()
 }
 
 pub(crate) const TENANTS: &[u8] = b"ten/";

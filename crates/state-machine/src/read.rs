@@ -224,6 +224,12 @@ pub fn application(kv: &impl Read, app: Id128) -> Result<Option<Application>> {
     row(kv, Table::Identity, &keys::application(app))
 }
 
+/// Whether there is any application: whether anybody was ever given credentials.
+pub fn has_applications(kv: &impl Read) -> Result<bool> {
+    let prefix = keys::APPLICATIONS;
+    Ok(!kv.scan(Table::Identity, prefix, &keys::after(prefix), 1)?.is_empty())
+}
+
 /// Most tenants and subscriptions that are listed: a world has a handful.
 pub const DIRECTORY_ROWS_MAX: usize = 1000;
 
