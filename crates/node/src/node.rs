@@ -29,8 +29,14 @@ const PROPOSE: Duration = Duration::from_secs(10);
 /// Wait before asking again who leads.
 const NO_LEADER: Duration = Duration::from_millis(30);
 
+/// Hints that are followed at once; then there is a wait as without one.
+const HINTS_AT_ONCE: u32 = 3;
+
 /// How long a new member may take to catch up before an operator is told to look.
 const JOIN: Duration = Duration::from_secs(300);
+
+/// How long a snapshot may take that erasure waits for.
+const ERASE_SNAPSHOT: Duration = Duration::from_secs(600);
 
 /// Settings of one replica. Times are in milliseconds.
 #[derive(Debug, Clone)]
@@ -197,6 +203,8 @@ impl Node {
         let deadline = Instant::now() + PROPOSE;
         let mut maybe_done = false;
         let mut hint = None;
+        // Two nodes that take each other for the leader must not keep us busy.
+        let mut hints = 0;
         loop {
             let target = match hint.take() {
                 Some(id) => Some(id),
@@ -213,10 +221,16 @@ impl Node {
             match result {
                 Ok(outcome) => return Ok(outcome),
                 Err(PeerError::Refused(why)) => return Err(NodeError::Refused(why)),
-                Err(PeerError::Stopped(why)) if target == Some(self.id()) => return Err(NodeError::Stopped(why)),
-                Err(PeerError::NotLeader { leader }) => hint = leader.filter(|l| Some(*l) != target),
-                Err(PeerError::Unreachable(_) | PeerError::Stopped(_)) => {}
-                Err(PeerError::Unknown | PeerError::NoQuorum | PeerError::NoAnswer(_)) => maybe_done = true,
+                Err(PeerError::NotLeader { leader }) => {
+                    hints += 1;
+                    hint = leader.filter(|l| Some(*l) != target && hints % HINTS_AT_ONCE != 0);
+                }
+                Err(PeerError::Unreachable(_)) => {}
+                // This node cannot find out any more what became of the entry.
+                Err(PeerError::Stopped(_)) if target == Some(self.id()) => return Err(NodeError::Unknown),
+                Err(PeerError::Unknown | PeerError::NoQuorum | PeerError::NoAnswer(_) | PeerError::Stopped(_)) => {
+                    maybe_done = true;
+                }
             }
             if Instant::now() + NO_LEADER >= deadline {
                 return Err(if maybe_done { NodeError::Unknown } else { NodeError::Unavailable("no leader in time") });
@@ -399,6 +413,29 @@ impl Node {
                 tracing::warn!(%error, to, "leadership was not handed over");
             }
         }
+    }
+
+    /// Makes sealed material that was purged after log index `erased` leave this node's files: a snapshot without it, the log
+    /// purged up to there, the tables rewritten. Answers the index up to which nothing is left; costs what the state's
+    /// material costs to rewrite, and nothing when nothing was purged.
+    pub async fn erase_purged(&self, erased: u64) -> Result<u64, NodeError> {
+        let fault = |error: String| NodeError::Stopped(error);
+        let purged = self.view(|view| read::last_purge(view)).map_err(|e| fault(e.to_string()))?;
+        if purged <= erased {
+            return Ok(erased);
+        }
+        let raft = &self.inner.raft;
+        raft.trigger().snapshot().await.map_err(|e| fault(e.to_string()))?;
+        let wait = raft.wait(Some(ERASE_SNAPSHOT));
+        let built = wait.metrics(|m| m.snapshot.is_some_and(|id| id.index >= purged), "snapshot after a purge").await;
+        let built = built.map_err(|_| NodeError::Unavailable("no snapshot in time"))?;
+        let upto = built.snapshot.map_or(purged, |id| id.index);
+        raft.trigger().purge_log(upto).await.map_err(|e| fault(e.to_string()))?;
+        let state = self.inner.state.clone();
+        let done = tokio::task::spawn_blocking(move || state.compact_material()).await;
+        done.map_err(|e| fault(e.to_string()))?.map_err(|e| fault(e.to_string()))?;
+        tracing::info!(index = upto, "purged material was erased");
+        Ok(upto)
     }
 
     /// Stops taking part. What was acknowledged is on disk already.

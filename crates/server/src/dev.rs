@@ -232,7 +232,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     }
     drop(sealed);
 
-    let timers = start_timers(&node);
+    let mut timers = start_timers(&node);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let https = serve(service.clone(), ServeConfig { listener: api, tls, workers, connections_max: CONNECTIONS_MAX })?;
     let http = serve_admin(service, admin)?;
@@ -268,7 +268,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     https_handle.stop(!args.until_stdin_ends).await;
     stop_proxy.send(()).ok();
     http_handle.stop(false).await;
-    timers.abort();
+    timers.abort_all();
     node.shutdown().await;
     https.await.ok();
     http.await.ok();

@@ -35,6 +35,11 @@ pub fn chain(kv: &impl Read) -> Result<[u8; 32]> {
     Ok(row(kv, Table::Meta, keys::CHAIN)?.unwrap_or([0; 32]))
 }
 
+/// Log index of the last purge, 0 before the first: sealed material up to it may still lie in old files.
+pub fn last_purge(kv: &impl Read) -> Result<u64> {
+    Ok(row(kv, Table::Meta, keys::PURGED)?.unwrap_or(0))
+}
+
 /// The event of one log index.
 pub fn event(kv: &impl Read, index: u64) -> Result<Option<Event>> {
     row(kv, Table::Events, &keys::event(index))
