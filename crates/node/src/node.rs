@@ -12,7 +12,7 @@ use claviger_types::name::Id128;
 use claviger_types::outcome::Outcome;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardToLeader, RaftError};
-use openraft::{ChangeMembers, Config, ServerState, SnapshotPolicy};
+use openraft::{ChangeMembers, Config, RaftMetrics, ServerState, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -33,7 +33,7 @@ const NO_LEADER: Duration = Duration::from_millis(30);
 const HINTS_AT_ONCE: u32 = 3;
 
 /// How long a new member may take to catch up before an operator is told to look.
-const JOIN: Duration = Duration::from_secs(300);
+const JOIN: Duration = Duration::from_secs(120);
 
 /// How long a snapshot may take that erasure waits for.
 const ERASE_SNAPSHOT: Duration = Duration::from_secs(600);
@@ -336,17 +336,34 @@ impl Node {
                 "node {id} is a voter at another address or under another name: remove it first"
             )));
         }
+        let is_new = known.is_none();
         let whole = async {
             if known.is_some_and(|known| known != member) {
                 let nodes = BTreeMap::from([(id, member.clone())]);
                 raft.change_membership(ChangeMembers::SetNodes(nodes), true).await.map_err(write_error)?;
             }
-            raft.add_learner(id, member, true).await.map_err(write_error)?;
-            raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await.map_err(write_error)
+            let added = raft.add_learner(id, member, false).await.map_err(write_error)?;
+            // Not openraft's own wait: it takes a node for caught up that is as far behind as a snapshot would be.
+            let behind = added.log_id.index;
+            let caught_up = |m: &RaftMetrics<TypeConfig>| {
+                let matched = m.replication.as_ref().and_then(|known| known.get(&id)).cloned().flatten();
+                matched.is_some_and(|matched| matched.index >= behind)
+            };
+            let wait = raft.wait(Some(JOIN)).metrics(caught_up, "a learner has caught up").await;
+            wait.map_err(|_| PeerError::Refused(format!("node {id} did not catch up within {} s", JOIN.as_secs())))?;
+            raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true)
+                .await
+                .map(|_| ())
+                .map_err(write_error)
         };
-        tokio::time::timeout(JOIN, whole)
-            .await
-            .map_err(|_| PeerError::Refused(format!("node {id} did not catch up within {} s", JOIN.as_secs())))??;
+        if let Err(error) = whole.await {
+            if is_new {
+                // Nothing is left of a join that failed. If this fails too, `remove` does the same.
+                let nodes = BTreeSet::from([id]);
+                raft.change_membership(ChangeMembers::RemoveNodes(nodes), false).await.ok();
+            }
+            return Err(error);
+        }
         tracing::info!(node = id, "node joined as a voter");
         Ok(())
     }
