@@ -238,12 +238,8 @@ impl Exchange<'_> {
 
     /// The 401 with its challenge, in the exact grammar of contract section 2.
     fn challenge(&self, vault: &Vault, fault: TokenFault) -> (ServiceError, Option<String>) {
-        let error = match fault {
-            TokenFault::Missing => "",
-            _ => ", error=\"invalid_token\"",
-        };
         let challenge = format!(
-            "Bearer authorization=\"{}/{}\", resource=\"{}\"{error}",
+            "Bearer authorization=\"{}/{}\", resource=\"{}\"",
             self.origin.login_base(),
             vault.tenant.guid(),
             self.origin.vault_resource()

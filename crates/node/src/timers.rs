@@ -13,6 +13,21 @@ const TICK: Duration = Duration::from_secs(5);
 /// Objects purged in one go; the rest waits for the next.
 const PURGES_MAX: usize = 64;
 
+/// How often a node looks whether purged material still lies in its files. The promise is a day (design C2, erasure).
+const ERASE_TICK: Duration = Duration::from_secs(600);
+
+/// Erases what was purged from this node's files, for as long as the task lives: every node has files of its own.
+pub async fn run_erasure(node: Node) {
+    let mut erased = 0;
+    loop {
+        tokio::time::sleep(ERASE_TICK).await;
+        match node.erase_purged(erased).await {
+            Ok(upto) => erased = upto,
+            Err(error) => tracing::warn!(%error, "purged material will be erased later"),
+        }
+    }
+}
+
 /// Purges what has come to the end of its retention, for as long as the task lives. `now_ms` is the wall clock, `fresh_id`
 /// draws request ids (`None`: it cannot now): both come from the edge.
 pub async fn run_timers(node: Node, now_ms: impl Fn() -> u64, fresh_id: impl Fn() -> Option<Id128>) {

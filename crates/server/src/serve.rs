@@ -9,7 +9,7 @@ use claviger_api::sealing::Sealer;
 use claviger_api::{fresh_id, now_ms, serve, serve_admin, ServeConfig, Service, ServiceConfig};
 use claviger_crypto::provider::default_provider;
 use claviger_crypto::selftest;
-use claviger_node::{peer, run_timers, Identity, Node, NodeConfig, Peers, Storage};
+use claviger_node::{peer, run_erasure, run_timers, Identity, Node, NodeConfig, Peers, Storage};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::{SocketAddr, TcpListener};
@@ -60,10 +60,13 @@ pub(crate) async fn open_storage(dir: &Path) -> Result<Storage> {
     opened.context("cannot open the stores")
 }
 
-/// Starts the work that a leader does by itself.
-pub(crate) fn start_timers(node: &Node) -> tokio::task::JoinHandle<()> {
+/// Starts the work that the service does by itself; it ends with the value.
+pub(crate) fn start_timers(node: &Node) -> tokio::task::JoinSet<()> {
+    let mut timers = tokio::task::JoinSet::new();
     // Without randomness there is no request id, and the same id would be a retry: the next tick tries again.
-    tokio::spawn(run_timers(node.clone(), now_ms, || fresh_id().ok()))
+    timers.spawn(run_timers(node.clone(), now_ms, || fresh_id().ok()));
+    timers.spawn(run_erasure(node.clone()));
+    timers
 }
 
 /// `claviger server`.
@@ -96,7 +99,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         async move { service.admin(&request).await }
     });
     let peer_task = tokio::spawn(peer::serve(peer_listener, identity, node.clone()));
-    let timers = start_timers(&node);
+    let mut timers = start_timers(&node);
     let workers = match config.api.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers => workers,
@@ -126,7 +129,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     node.step_down().await;
     https_handle.stop(true).await;
     http_handle.stop(false).await;
-    timers.abort();
+    timers.abort_all();
     node.shutdown().await;
     peer_task.abort();
     https.await.ok();

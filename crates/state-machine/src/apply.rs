@@ -389,6 +389,7 @@ impl<K: Kv> Apply<'_, K> {
             return refuse(Refusal::PurgeProtected);
         }
         let key = keys::object(c.vault, c.kind, &folded);
+        put(self.kv, Table::Meta, keys::PURGED.to_vec(), &self.index)?;
         self.remove_all(Table::Versions, &key)?;
         self.remove_all(Table::Material, &key)?;
         self.kv.delete(Table::Due, keys::due(found.deletion.purge, &key));

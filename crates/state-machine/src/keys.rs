@@ -8,6 +8,7 @@ use claviger_types::name::{Id128, Kind};
 pub(crate) const WORLD: &[u8] = b"world";
 pub(crate) const CLOCK: &[u8] = b"clock";
 pub(crate) const CHAIN: &[u8] = b"chain";
+pub(crate) const PURGED: &[u8] = b"purged";
 
 /// (vault, kind): the prefix of all of a vault's objects of a kind.
 pub(crate) fn collection(vault: Id128, kind: Kind) -> Vec<u8> {

@@ -139,6 +139,7 @@ impl<K: Kv> Apply<'_, K> {
         self.kv.delete(Table::Resources, keys::vault_due(deletion.purge, vault.id));
         self.kv.delete(Table::VaultNames, vault.name.as_str().as_bytes().to_vec());
         self.kv.delete(Table::Vaults, vault.id.0.to_vec());
+        put(self.kv, Table::Meta, keys::PURGED.to_vec(), &self.index)?;
         self.remove_all(Table::Policies, &vault.id.0)?;
         let scope = vault.scope();
         self.remove_assignments(|assigned| scope.holds(assigned))?;
@@ -151,6 +152,7 @@ impl<K: Kv> Apply<'_, K> {
         if self.kv.get(Table::Resources, &keys::erasure(c.vault))?.is_none() {
             return refuse(Refusal::VaultNotFound);
         }
+        put(self.kv, Table::Meta, keys::PURGED.to_vec(), &self.index)?;
         let (prefix, end) = (c.vault.0, keys::after(&c.vault.0));
         let mut done = true;
         for table in [Table::Material, Table::Versions, Table::Deleted, Table::Objects] {

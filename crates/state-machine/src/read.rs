@@ -41,6 +41,11 @@ pub fn chain(kv: &impl Read) -> Result<[u8; 32]> {
     Ok(row(kv, Table::Meta, keys::CHAIN)?.unwrap_or([0; 32]))
 }
 
+/// Log index of the last purge, 0 before the first: sealed material up to it may still lie in old files.
+pub fn last_purge(kv: &impl Read) -> Result<u64> {
+    Ok(row(kv, Table::Meta, keys::PURGED)?.unwrap_or(0))
+}
+
 /// The event of one log index.
 pub fn event(kv: &impl Read, index: u64) -> Result<Option<Event>> {
     row(kv, Table::Events, &keys::event(index))
@@ -334,6 +339,12 @@ pub fn groups(kv: &impl Read) -> Result<Vec<Group>> {
 /// A subscription.
 pub fn subscription(kv: &impl Read, id: Id128) -> Result<Option<Subscription>> {
     row(kv, Table::Identity, &keys::subscription(id))
+}
+
+/// Whether there is any application: whether anybody was ever given credentials.
+pub fn has_applications(kv: &impl Read) -> Result<bool> {
+    let prefix = keys::APPLICATIONS;
+    Ok(!kv.scan(Table::Identity, prefix, &keys::after(prefix), 1)?.is_empty())
 }
 
 /// Most tenants and subscriptions that are listed: a world has a handful.
