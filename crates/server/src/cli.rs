@@ -56,6 +56,10 @@ pub(crate) struct DevArgs {
     /// A vault to make; may be repeated [default: demo].
     #[arg(long = "vault", value_name = "NAME")]
     pub(crate) vaults: Vec<String>,
+    /// Give new vaults access policies although role-based access is asked for: az 2.61 and later ask for that, and
+    /// then refuse `az keyvault set-policy`. The other way is `--enable-rbac-authorization false`.
+    #[arg(long)]
+    pub(crate) policies_where_rbac_is_asked: bool,
     /// Log level: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     pub(crate) log_level: String,

@@ -215,7 +215,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
         clouds: vec![Cloud::public(), Cloud::china(), Cloud::us_government(), Cloud::own("localhost")],
         region: REGION.into(),
         hsm_in_software: true,
-        policies_where_rbac_is_asked: false,
+        policies_where_rbac_is_asked: args.policies_where_rbac_is_asked,
     };
     let service = Arc::new(Service::new(node.clone(), sealer, default_provider(), config));
     if !node.is_initialized().await.context("cannot start the node")? {

@@ -185,6 +185,7 @@ impl<K: Kv> Apply<'_, K> {
             Command::PutSubscription(c) => self.put_subscription(c),
             Command::AddClientSecret(c) => self.add_client_secret(c),
             Command::RemoveClientSecret(c) => self.remove_client_secret(c),
+            Command::SetCertificates(c) => self.set_certificates(c),
             Command::DeleteApplication(c) => self.delete_application(c),
             Command::PutUser(c) => self.put_user(c),
             Command::PutGroup(c) => self.put_group(c),

@@ -9,14 +9,14 @@ use claviger_types::codec;
 use claviger_types::command::{
     AddClientSecret, CreateVault, DeleteApplication, DeleteResourceGroup, DeleteRoleAssignment, DeleteRoleDefinition,
     PutApplication, PutGroup, PutResourceGroup, PutRoleAssignment, PutRoleDefinition, PutUser, RemoveClientSecret,
-    SetMember, SetPolicies, UpdateVault, VaultRef,
+    SetCertificates, SetMember, SetPolicies, UpdateVault, VaultRef,
 };
 use claviger_types::name::Id128;
 use claviger_types::outcome::{Deletion, Outcome, Refusal};
 use claviger_types::permission::AccessPolicy;
 use claviger_types::role::Scope;
 
-/// Client secrets of one application: more are a mistake of some script.
+/// Client secrets of one application, and certificates: more are a mistake of some script.
 const SECRETS_MAX: usize = 100;
 
 impl<K: Kv> Apply<'_, K> {
@@ -298,6 +298,7 @@ impl<K: Kv> Apply<'_, K> {
                 has_principal: c.has_principal,
                 display_name: c.display_name,
                 secrets: Vec::new(),
+                certificates: Vec::new(),
                 created: self.now,
             },
         };
@@ -326,6 +327,18 @@ impl<K: Kv> Apply<'_, K> {
             return refuse(Refusal::PrincipalNotFound);
         };
         application.secrets.retain(|secret| secret.id != c.id);
+        put(self.kv, Table::Identity, keys::application(c.app), &application)?;
+        Ok(Outcome::Done)
+    }
+
+    pub(crate) fn set_certificates(&mut self, c: SetCertificates) -> Step {
+        let Some(mut application) = self.application(c.tenant, c.app)? else {
+            return refuse(Refusal::PrincipalNotFound);
+        };
+        if c.certificates.len() > SECRETS_MAX {
+            return refuse(Refusal::TooMany);
+        }
+        application.certificates = c.certificates;
         put(self.kv, Table::Identity, keys::application(c.app), &application)?;
         Ok(Outcome::Done)
     }

@@ -421,6 +421,18 @@ fn golden_bytes() {
             },
         }),
         Command::RemoveClientSecret(RemoveClientSecret { tenant: TENANT, app: id(1), id: id(4) }),
+        Command::SetCertificates(SetCertificates {
+            tenant: TENANT,
+            app: id(1),
+            certificates: vec![ClientCertificate {
+                id: id(8),
+                der: vec![0x30],
+                public: PublicKey::Rsa { n: vec![3; 4], e: vec![1, 0, 1] },
+                display_name: "c".into(),
+                start: 1,
+                end: 2,
+            }],
+        }),
         Command::DeleteApplication(DeleteApplication { tenant: TENANT, app: id(1) }),
         Command::PutUser(PutUser { tenant: TENANT, oid: BOB, upn: "b@a.test".into(), display_name: "B".into() }),
         Command::PutGroup(PutGroup { tenant: TENANT, oid: id(5), display_name: "G".into() }),
