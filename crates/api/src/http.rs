@@ -48,7 +48,7 @@ pub(crate) async fn handle(request: HttpRequest, payload: web::Payload, service:
             ("Management", error_response(&ServiceError::NotImplemented("The resource manager"), None))
         }
         Some((_, Plane::Graph)) => ("Graph", error_response(&ServiceError::NotImplemented("The directory"), None)),
-        None => ("Health", health(&request, &service)),
+        None => ("Health", health(&request, &service).await),
     };
     let elapsed = started.elapsed();
     let status = response.status();
@@ -67,13 +67,13 @@ pub(crate) async fn handle(request: HttpRequest, payload: web::Payload, service:
 }
 
 /// Health and nothing else, for hosts that are no part of the service: load balancers ask by address.
-pub(crate) fn health(request: &HttpRequest, service: &Service) -> HttpResponse {
+pub(crate) async fn health(request: &HttpRequest, service: &Service) -> HttpResponse {
     let text = |status: StatusCode, text: &'static str| {
         HttpResponse::build(status).content_type("text/plain; charset=utf-8").body(text)
     };
     match request.path() {
         "/healthz/live" => text(StatusCode::OK, "live\n"),
-        "/healthz/ready" if service.is_ready() => text(StatusCode::OK, "ready\n"),
+        "/healthz/ready" if service.is_ready().await => text(StatusCode::OK, "ready\n"),
         "/healthz/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
         _ => text(StatusCode::MISDIRECTED_REQUEST, "this host name is no part of the service\n"),
     }

@@ -17,7 +17,7 @@ use claviger_types::command::{Actor, Command, Entry};
 use claviger_types::name::Id128;
 use claviger_types::outcome::Outcome;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 
 /// Settings of the service that are not the cluster's.
@@ -45,6 +45,9 @@ pub struct Service {
     /// Places for requests under way.
     pub(crate) requests: Semaphore,
 }
+
+/// How long a node may take to find out that it is ready: longer than a round of a busy cluster, shorter than a probe waits.
+const READY: Duration = Duration::from_millis(900);
 
 /// Requests answered at once: with a body of the usual size each, well under a hundred megabytes.
 const REQUESTS_MAX: usize = 4096;
@@ -77,10 +80,11 @@ impl Service {
         self.sealer.seal_own(what, what, plain)
     }
 
-    /// Whether a load balancer should send requests here: the world is there and a leader is known.
-    pub fn is_ready(&self) -> bool {
-        let status = self.node.status();
-        status.stopped.is_none() && status.leader.is_some() && self.is_set_up().unwrap_or(false)
+    /// Whether a load balancer should send requests here: the world is there, and a read index comes in time. A leader that
+    /// has lost its quorum is not ready.
+    pub async fn is_ready(&self) -> bool {
+        let reads = tokio::time::timeout(READY, self.node.gate().check()).await;
+        matches!(reads, Ok(Ok(()))) && self.is_set_up().unwrap_or(false)
     }
 
     pub(crate) fn vault_by_id(&self, id: Id128) -> Result<Option<Vault>, ServiceError> {

@@ -286,9 +286,16 @@ fn greet(dir: &Path, running: &Running, vaults: &[VaultName]) {
         Some(default) if default == dir => "claviger exec".to_owned(),
         _ => format!("claviger exec --data-dir {}", dir.display()),
     };
-    say(&format!("ready  https://{}  vaults {}  data {}", running.listen, names.join(", "), dir.display()));
-    say(&format!("next   {exec} -- python your_program.py    (vault URL https://{}.vault.azure.net)", names[0]));
-    say("note   for development: one node, and -HSM kinds of keys are held in software");
+    // In one piece: whoever waits for the first line has the others, too.
+    say(&format!(
+        "ready  https://{}  vaults {}  data {}\n\
+         next   {exec} -- python your_program.py    (vault URL https://{}.vault.azure.net)\n\
+         note   for development: one node, and -HSM kinds of keys are held in software",
+        running.listen,
+        names.join(", "),
+        dir.display(),
+        names.first().copied().unwrap_or_default()
+    ));
 }
 
 fn node_config(world: &claviger_types::name::Id128) -> NodeConfig {
