@@ -8,6 +8,7 @@
 //! answers so, with 501.
 
 mod call;
+mod clock;
 pub mod domain;
 pub mod error;
 mod http;
@@ -17,6 +18,7 @@ mod keygen;
 mod metrics;
 mod ops;
 pub mod route;
+mod scheduler;
 pub mod sealing;
 mod server;
 mod service;
@@ -25,6 +27,11 @@ mod tokens;
 mod version;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
+pub use clock::{now_ms, Clock};
+pub use scheduler::run_scheduler;
 pub use server::{serve, serve_admin, ServeConfig};
-pub use service::{fresh_id, now_ms, Service, ServiceConfig};
+pub use service::{fresh_id, Service, ServiceConfig};
 pub use setup::{AdminCommand, Welcome, RETENTION_DAYS};

@@ -1,5 +1,6 @@
 //! What every request handler works with: one value per process, shared by all workers.
 
+use crate::clock::Clock;
 use crate::domain::Cloud;
 use crate::error::ServiceError;
 use crate::identity::Credentials;
@@ -17,7 +18,6 @@ use claviger_types::command::{Actor, Command, Entry};
 use claviger_types::name::Id128;
 use claviger_types::outcome::Outcome;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 
 /// Settings of the service that are not the cluster's.
@@ -29,6 +29,8 @@ pub struct ServiceConfig {
     pub region: String,
     /// Whether `-HSM` kinds may be held in software, as `dev` does.
     pub hsm_in_software: bool,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 /// The service of one node.
@@ -67,6 +69,11 @@ impl Service {
         }
     }
 
+    /// What time it is, in milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        self.config.clock.now_ms()
+    }
+
     /// The replica below.
     pub fn node(&self) -> &Node {
         &self.node
@@ -95,18 +102,12 @@ impl Service {
         blobs: Vec<Vec<u8>>,
     ) -> Result<Outcome, ServiceError> {
         let request = fresh_id()?;
-        let entry = Entry::new(request, actor, now_ms(), command, blobs).map_err(|error| {
+        let entry = Entry::new(request, actor, self.now_ms(), command, blobs).map_err(|error| {
             tracing::error!(%error, command = command.name(), "a command could not be encoded");
             ServiceError::Internal
         })?;
         Ok(self.node.propose(&entry).await?)
     }
-}
-
-/// Wall clock, in milliseconds since 1970.
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A random GUID.

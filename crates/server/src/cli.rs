@@ -62,6 +62,11 @@ pub(crate) struct DevArgs {
     /// Stop when standard input ends: how `claviger exec` ties its server to itself.
     #[arg(long, hide = true)]
     pub(crate) until_stdin_ends: bool,
+    /// Days by which the clock is ahead: how tests see what the service does months from now. There is no way back for
+    /// a data directory, whose time never runs backwards.
+    #[arg(long, hide = true, value_name = "DAYS", default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(0..=36_500))]
+    pub(crate) clock_ahead_days: u64,
 }
 
 #[derive(Args)]

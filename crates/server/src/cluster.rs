@@ -19,7 +19,6 @@ const SHORT: Duration = Duration::from_secs(5);
 /// Time for one that waits for others: a new node catches up within it, or is named as slow by the leader first.
 const LONG: Duration = Duration::from_secs(330);
 
-
 /// `claviger world init`.
 pub(crate) fn world_init(
     out: &Path,

@@ -6,7 +6,7 @@ use crate::world::World;
 use anyhow::{anyhow, Context, Result};
 use claviger_api::domain::Cloud;
 use claviger_api::sealing::Sealer;
-use claviger_api::{fresh_id, now_ms, serve, serve_admin, ServeConfig, Service, ServiceConfig};
+use claviger_api::{fresh_id, run_scheduler, serve, serve_admin, Clock, ServeConfig, Service, ServiceConfig};
 use claviger_crypto::provider::default_provider;
 use claviger_crypto::selftest;
 use claviger_node::{peer, run_timers, Identity, Node, NodeConfig, Peers, Storage};
@@ -61,9 +61,14 @@ pub(crate) async fn open_storage(dir: &Path) -> Result<Storage> {
 }
 
 /// Starts the work that a leader does by itself.
-pub(crate) fn start_timers(node: &Node) -> tokio::task::JoinHandle<()> {
+pub(crate) fn start_timers(service: &Arc<Service>) -> tokio::task::JoinHandle<()> {
+    let for_timers = service.clone();
     // Without randomness there is no request id, and the same id would be a retry: the next tick tries again.
-    tokio::spawn(run_timers(node.clone(), now_ms, || fresh_id().ok()))
+    let timers = run_timers(service.node().clone(), move || for_timers.now_ms(), || fresh_id().ok());
+    let scheduler = run_scheduler(service.clone());
+    tokio::spawn(async move {
+        tokio::join!(timers, scheduler);
+    })
 }
 
 /// `claviger server`.
@@ -86,6 +91,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         clouds: vec![Cloud::own(&config.api.domain)],
         region: world.region.clone(),
         hsm_in_software: false,
+        clock: Clock::default(),
     };
     let service =
         Arc::new(Service::new(node.clone(), Sealer::new(world.id, world.key), default_provider(), service_config));
@@ -95,7 +101,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         async move { service.admin(&request).await }
     });
     let peer_task = tokio::spawn(peer::serve(peer_listener, identity, node.clone()));
-    let timers = start_timers(&node);
+    let timers = start_timers(&service);
     let workers = match config.api.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers => workers,

@@ -7,12 +7,15 @@ use crate::service::fresh_id;
 use crate::wire::{AttributesIn, Bytes, ReleasePolicyJson};
 use claviger_crypto::byok;
 use claviger_crypto::jwk::{self, Imported, PrivateJwk};
-use claviger_crypto::provider::LoadedKey;
+use claviger_crypto::provider::{Generated, LoadedKey};
 use claviger_crypto::secret::SecretBytes;
 use claviger_crypto::CryptoError;
 use claviger_state_machine::read;
 use claviger_types::alg::{Curve, Family, KeySpec, Kty, PublicKey};
-use claviger_types::command::{Attributes, Command, Content, Origin, PutVersion, ReleasePolicy, Tags, UpdateVersion};
+use claviger_types::command::{
+    Attributes, Command, Content, Origin, PutVersion, ReleasePolicy, RotationPolicy, Tags, UpdateVersion,
+};
+use claviger_types::duration::IsoDuration;
 use claviger_types::name::{Id128, Kind, ObjectName};
 use claviger_types::outcome::ObjectVersion;
 use serde::Deserialize;
@@ -102,7 +105,7 @@ fn parse_curve(crv: Option<&str>) -> Result<Curve, ServiceError> {
 }
 
 /// Whether `-HSM` kinds can be had here.
-fn check_hsm(call: &Call<'_>, kty: Kty) -> Result<(), ServiceError> {
+pub(super) fn check_hsm(call: &Call<'_>, kty: Kty) -> Result<(), ServiceError> {
     if !kty.is_hsm() {
         return Ok(());
     }
@@ -168,16 +171,62 @@ fn check_export(kty: Kty, exportable: bool, policy: Option<&ReleasePolicy>) -> R
 }
 
 /// A new version, ready to be sealed and proposed.
-pub(super) struct NewKey {
-    pub(super) origin: Origin,
-    pub(super) kty: Kty,
-    pub(super) public: PublicKey,
-    pub(super) private: SecretBytes,
-    pub(super) key_ops: Vec<String>,
-    pub(super) exportable: bool,
-    pub(super) release_policy: Option<ReleasePolicy>,
-    pub(super) attributes: Attributes,
-    pub(super) tags: Tags,
+pub(crate) struct NewKey {
+    pub(crate) origin: Origin,
+    pub(crate) kty: Kty,
+    pub(crate) public: PublicKey,
+    pub(crate) private: SecretBytes,
+    pub(crate) key_ops: Vec<String>,
+    pub(crate) exportable: bool,
+    pub(crate) release_policy: Option<ReleasePolicy>,
+    pub(crate) attributes: Attributes,
+    pub(crate) tags: Tags,
+}
+
+impl NewKey {
+    /// The version that follows `newest` when it is rotated (contract 10.4): of the same kind, with the same operations,
+    /// tags and release policy; `exp` is the policy's. `None` when `newest` is no key.
+    pub(crate) fn successor(
+        made: Generated,
+        newest: ObjectVersion,
+        policy: Option<&RotationPolicy>,
+        now: u64,
+    ) -> Option<Self> {
+        let Content::Key { kty, key_ops, exportable, release_policy, .. } = newest.content else { return None };
+        let life = policy.and_then(|policy| policy.expiry_time.as_deref()).and_then(IsoDuration::parse);
+        let expires = life.map(|life| life.after(now));
+        Some(Self {
+            origin: Origin::Rotate,
+            kty,
+            public: made.public,
+            private: made.private,
+            key_ops,
+            exportable,
+            release_policy,
+            attributes: Attributes { enabled: true, not_before: None, expires },
+            tags: newest.tags,
+        })
+    }
+
+    /// The command body; the private half goes beside it, sealed.
+    pub(crate) fn into_put(self, vault: Id128, name: ObjectName, version: Id128) -> PutVersion {
+        PutVersion {
+            vault,
+            kind: Kind::Key,
+            name,
+            origin: self.origin,
+            version,
+            attributes: self.attributes,
+            tags: self.tags,
+            content: Content::Key {
+                kty: self.kty,
+                public: self.public,
+                key_ops: self.key_ops,
+                exportable: self.exportable,
+                release_policy: self.release_policy,
+            },
+        }
+    }
 }
 
 /// Seals and proposes a new version, and answers with its bundle.
@@ -186,22 +235,7 @@ pub(super) async fn put(call: &Call<'_>, name: ObjectName, new: NewKey) -> Resul
     let folded = name.folded();
     let label = call.label(&folded, version);
     let sealed = call.service.sealer.seal(call.vault(), label, new.private.expose())?;
-    let command = Command::PutVersion(PutVersion {
-        vault: call.vault().id,
-        kind: Kind::Key,
-        name,
-        origin: new.origin,
-        version,
-        attributes: new.attributes,
-        tags: new.tags,
-        content: Content::Key {
-            kty: new.kty,
-            public: new.public,
-            key_ops: new.key_ops,
-            exportable: new.exportable,
-            release_policy: new.release_policy,
-        },
-    });
+    let command = Command::PutVersion(new.into_put(call.vault().id, name, version));
     let object = call.propose_version(command, vec![sealed]).await?;
     Reply::ok(&call.render.bundle(&object))
 }
