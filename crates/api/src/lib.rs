@@ -7,7 +7,9 @@
 //! command is made, and never leaves [`sealing`] but for the operation that asked; what this release does not have
 //! answers so, with 501.
 
+pub mod attestation;
 mod call;
+mod certificate;
 mod clock;
 pub mod domain;
 pub mod error;
@@ -17,6 +19,7 @@ mod keycache;
 mod keygen;
 mod metrics;
 mod ops;
+mod release_policy;
 pub mod route;
 mod scheduler;
 pub mod sealing;

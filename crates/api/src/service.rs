@@ -1,5 +1,6 @@
 //! What every request handler works with: one value per process, shared by all workers.
 
+use crate::attestation::Authority;
 use crate::clock::Clock;
 use crate::domain::Cloud;
 use crate::error::ServiceError;
@@ -7,6 +8,7 @@ use crate::identity::Credentials;
 use crate::keycache::KeyCache;
 use crate::keygen::KeyGen;
 use crate::metrics::Metrics;
+use crate::ops::release::ReleaseSigner;
 use crate::sealing::Sealer;
 use crate::tokens::Tokens;
 use claviger_crypto::provider::CryptoProvider;
@@ -29,6 +31,8 @@ pub struct ServiceConfig {
     pub region: String,
     /// Whether `-HSM` kinds may be held in software, as `dev` does.
     pub hsm_in_software: bool,
+    /// Who is believed about environments that keys are released to; empty: none are released.
+    pub authorities: Vec<Authority>,
     /// What time it is.
     pub clock: Clock,
 }
@@ -44,6 +48,7 @@ pub struct Service {
     pub(crate) tokens: Tokens,
     pub(crate) credentials: Credentials,
     pub(crate) metrics: Metrics,
+    pub(crate) release: ReleaseSigner,
     /// Places for requests under way.
     pub(crate) requests: Semaphore,
 }
@@ -65,6 +70,7 @@ impl Service {
             tokens: Tokens::default(),
             credentials: Credentials::default(),
             metrics,
+            release: ReleaseSigner::default(),
             requests: Semaphore::new(REQUESTS_MAX),
         }
     }

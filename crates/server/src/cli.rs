@@ -56,6 +56,10 @@ pub(crate) struct DevArgs {
     /// A vault to make; may be repeated [default: demo].
     #[arg(long = "vault", value_name = "NAME")]
     pub(crate) vaults: Vec<String>,
+    /// Believe an attestation authority about environments that keys are released to, by a file with its signing keys
+    /// (JWKS); may be repeated.
+    #[arg(long = "attestation-authority", value_name = "URL=FILE", value_parser = config::AuthorityFile::parse)]
+    pub(crate) authorities: Vec<config::AuthorityFile>,
     /// Log level: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     pub(crate) log_level: String,

@@ -7,7 +7,7 @@
 use crate::cli::{say, DevArgs};
 use crate::harden::{self, DirLock};
 use crate::pki::{self, Authority, Usage};
-use crate::serve::{listen, open_storage, self_test, server_tls, start_timers, stop_signal};
+use crate::serve::{authorities, listen, open_storage, self_test, server_tls, start_timers, stop_signal};
 use crate::world::{self, Protection, Unseal, World};
 use crate::{connect_proxy, exec};
 use anyhow::{bail, ensure, Context, Result};
@@ -215,6 +215,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
         clouds: vec![Cloud::public(), Cloud::china(), Cloud::us_government(), Cloud::own("localhost")],
         region: REGION.into(),
         hsm_in_software: true,
+        authorities: authorities(&args.authorities)?,
         clock,
     };
     let service = Arc::new(Service::new(node.clone(), sealer, default_provider(), config));

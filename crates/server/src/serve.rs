@@ -1,9 +1,10 @@
 //! Wiring of a node: what `claviger server` runs, and the parts that `dev` shares.
 
-use crate::config::{Config, ReadMode};
+use crate::config::{AuthorityFile, Config, ReadMode};
 use crate::harden::{self, DirLock};
 use crate::world::World;
 use anyhow::{anyhow, Context, Result};
+use claviger_api::attestation::Authority;
 use claviger_api::domain::Cloud;
 use claviger_api::sealing::Sealer;
 use claviger_api::{fresh_id, run_scheduler, serve, serve_admin, Clock, ServeConfig, Service, ServiceConfig};
@@ -91,6 +92,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         clouds: vec![Cloud::own(&config.api.domain)],
         region: world.region.clone(),
         hsm_in_software: false,
+        authorities: authorities(&config.attestation.authorities)?,
         clock: Clock::default(),
     };
     let service =
@@ -137,6 +139,16 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     https.await.ok();
     http.await.ok();
     result
+}
+
+/// The attestation authorities of the configuration, with their keys.
+pub(crate) fn authorities(named: &[AuthorityFile]) -> Result<Vec<Authority>> {
+    let load = |named: &AuthorityFile| {
+        let what = || format!("cannot use `{}` as the keys of `{}`", named.jwks.display(), named.issuer);
+        let jwks = std::fs::read(&named.jwks).with_context(what)?;
+        Authority::from_jwks(&named.issuer, &jwks).map_err(|why| anyhow!(why)).with_context(what)
+    };
+    named.iter().map(load).collect()
 }
 
 /// The node's certificate among its peers.

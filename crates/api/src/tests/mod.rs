@@ -1,5 +1,6 @@
 //! The whole service in one process: a node on a directory of its own, and requests through the real handler.
 
+mod release;
 mod rotation;
 
 use crate::domain::Cloud;
@@ -65,6 +66,7 @@ impl World {
             clouds: vec![Cloud::public()],
             region: "local".into(),
             hsm_in_software: true,
+            authorities: Vec::new(),
             clock: Clock::default(),
         };
         change(&mut config);
