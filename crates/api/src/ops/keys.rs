@@ -289,18 +289,41 @@ pub(crate) async fn import(call: &Call<'_>) -> Result<Reply, ServiceError> {
     let name = call.name()?.clone();
     check_not_deleted(call, &name)?;
     let imported = match &jwk.key_hsm {
-        Some(blob) => open_transfer(call, kty, jwk.crv.as_deref(), &blob.0)?,
-        None => jwk::import(&private_jwk(&jwk, kty)?).map_err(import_error)?,
+        Some(blob) => {
+            let Transfer { key, ciphertext, curve } = open_transfer(call, kty, jwk.crv.as_deref(), &blob.0)?;
+            slow(call, kty, move || {
+                let target = byok::unwrap_transfer(&*key, &ciphertext).map_err(|_| CryptoError::Failed)?;
+                byok::parse_pkcs8(kty.family(), curve, &target)
+            })
+            .await?
+        }
+        None => {
+            let private = private_jwk(&jwk, kty)?;
+            slow(call, kty, move || jwk::import(&private)).await?
+        }
     };
-    let Imported { public, private, .. } = imported;
+    let Imported { public, private, .. } = imported.map_err(import_error)?;
     let origin = Origin::Import;
     put(call, name, NewKey { origin, kty, public, private, key_ops, exportable, release_policy, attributes, tags })
         .await
 }
 
+/// Primality tests take tens of milliseconds: not on the threads that answer requests. The rest takes less than a signature.
+async fn slow<T: Send + 'static>(
+    call: &Call<'_>,
+    kty: Kty,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ServiceError> {
+    match kty.family() {
+        Family::Rsa => call.service.keygen.run(work).await,
+        Family::Ec | Family::Oct => Ok(work()),
+    }
+}
+
 fn import_error(error: CryptoError) -> ServiceError {
     match error {
         CryptoError::Internal(_) => error.into(),
+        CryptoError::Failed => ServiceError::BadParameter("The key transfer blob could not be opened.".into()),
         _ => {
             ServiceError::BadParameter("The key material is malformed, inconsistent or of an unsupported size.".into())
         }
@@ -322,8 +345,15 @@ fn private_jwk(jwk: &JwkIn, kty: Kty) -> Result<PrivateJwk, ServiceError> {
     Ok(private)
 }
 
-/// Opens a `.byok` file with its key-exchange key, which must be in this vault and be for nothing else (contract 10.3).
-fn open_transfer(call: &Call<'_>, kty: Kty, crv: Option<&str>, blob: &[u8]) -> Result<Imported, ServiceError> {
+/// What a `.byok` file holds, with the key that opens it.
+struct Transfer {
+    key: Arc<dyn LoadedKey>,
+    ciphertext: Vec<u8>,
+    curve: Option<Curve>,
+}
+
+/// Reads a `.byok` file and finds its key-exchange key, which must be in this vault and be for nothing else (contract 10.3).
+fn open_transfer(call: &Call<'_>, kty: Kty, crv: Option<&str>, blob: &[u8]) -> Result<Transfer, ServiceError> {
     if !kty.is_hsm() {
         return bad("'key_hsm' goes with hardware-protected key types only.");
     }
@@ -349,13 +379,11 @@ fn open_transfer(call: &Call<'_>, kty: Kty, crv: Option<&str>, blob: &[u8]) -> R
         return Err(ServiceError::Disabled { kind: Kind::Key, operation: "import" });
     }
     let key = load(call, &folded, &object)?;
-    let wrong = |_| ServiceError::BadParameter("The key transfer blob could not be opened.".into());
-    let target = byok::unwrap_transfer(&*key, &blob.ciphertext.0).map_err(wrong)?;
     let curve = match kty.family() {
         Family::Ec => Some(parse_curve(crv)?),
         _ => None,
     };
-    byok::parse_pkcs8(kty.family(), curve, &target).map_err(import_error)
+    Ok(Transfer { key, ciphertext: blob.ciphertext.0.clone(), curve })
 }
 
 /// The parsed private key of a version that the state has allowed to be used.
