@@ -1,5 +1,6 @@
 //! The whole service in one process: a node on a directory of its own, and requests through the real handler.
 
+mod permissions;
 mod release;
 mod rotation;
 
