@@ -259,7 +259,7 @@ TARGETS = [
     ("PUT", "/keys/{name}", {"key": {"kty": "RSA-HSM", "key_hsm": "e30"}}),
     ("POST", "/keys/rsa/sign", {"alg": "RS256", "value": "A" * 43}),
     ("POST", "/keys/rsa/verify", {"alg": "PS256", "digest": "A" * 43, "value": "A" * 342}),
-    ("POST", "/keys/rsa/decrypt", {"alg": "RSA-OAEP", "value": "A" * 342, "iv": "AA", "tag": "AA", "aad": "AA"}),
+    ("POST", "/keys/rsa/decrypt", {"alg": "RSA-OAEP", "value": "A" * 342, "iv": "AA", "tag": "AA"}),
     ("POST", "/keys/rsa/encrypt", {"alg": "RSA1_5", "value": "AA"}),
     ("POST", "/keys/rsa/unwrapkey", {"alg": "RSA-OAEP-256", "value": "A" * 342}),
     ("POST", "/keys/ec/sign", {"alg": "ES256", "value": "A" * 43}),

@@ -345,10 +345,11 @@ def check_bundle(reply: Reply) -> None:
             assert not {"d", "p", "q", "dp", "dq", "qi", "k"} & set(item["key"])
 
 
-VERSIONS = (
-    "2016-10-01 7.0 7.1 7.2 7.3 7.4 7.5 7.6 2025-07-01 2026-04-01 7.2-preview 7.3-preview 7.4-preview.1 7.5-preview.1 "
-    "7.6-preview.1 7.6-preview.2 2025-06-01-preview 2026-01-01-preview 2026-03-01-preview"
-).split()
+VERSIONS = [
+    *("2016-10-01", "7.0", "7.1", "7.2", "7.3", "7.4", "7.5", "7.6", "2025-07-01", "2026-04-01"),
+    *("7.2-preview", "7.3-preview", "7.4-preview.1", "7.5-preview.1", "7.6-preview.1", "7.6-preview.2"),
+    *("2025-06-01-preview", "2026-01-01-preview", "2026-03-01-preview"),
+]
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -238,10 +238,13 @@ def test_kill_each_node_in_turn_and_then_all(nodes: Cluster) -> None:
     assert time.monotonic() - started < 90
 
 
-def test_no_quorum_no_acknowledgement(nodes: Cluster) -> None:
+@pytest.mark.parametrize("left", ["leader", "follower"])
+def test_no_quorum_no_acknowledgement(nodes: Cluster, left: str) -> None:
     """One node of three acknowledges nothing and serves nothing stale; with a second one all goes on."""
-    first, second, third = nodes.nodes
-    place = nodes.places()[0]
+    leader = nodes.nodes[0].own_status()["leader"]
+    first = next(node for node in nodes.nodes if (node.number == leader) == (left == "leader"))
+    second, third = (node for node in nodes.nodes if node is not first)
+    place = nodes.place(first)
     place.ok("PUT", "/secrets/before", {"value": "v"})
     second.process.kill()
     third.process.kill()

@@ -7,7 +7,7 @@
 use crate::call::{query_parameter, Call, Reply};
 use crate::domain::{self, Origin, Plane, Resource};
 use crate::error::{ServiceError, TokenFault};
-use crate::service::{fresh_id, now_ms, Service};
+use crate::service::{fresh_id, Service};
 use crate::tokens::Principal;
 use crate::version::ApiVersion;
 use crate::wire::Renderer;
@@ -152,7 +152,7 @@ impl Exchange<'_> {
     ) -> Result<Reply, (ServiceError, Option<String>)> {
         let plain = |error| (error, None);
         let vault = self.find_vault(label).await.map_err(plain)?;
-        let now_ms = now_ms();
+        let now_ms = self.service.now_ms();
         let principal = self.principal(&vault, now_ms / 1000).map_err(|fault| self.challenge(&vault, fault))?;
         let query = self.request.query_string();
         let version = ApiVersion::parse(query_parameter(query, "api-version").as_deref()).map_err(plain)?;

@@ -7,13 +7,13 @@
 use crate::cli::{say, DevArgs};
 use crate::harden::{self, DirLock};
 use crate::pki::{self, Authority, Usage};
-use crate::serve::{listen, open_storage, self_test, server_tls, start_timers, stop_signal};
+use crate::serve::{authorities, listen, open_storage, self_test, server_tls, start_timers, stop_signal};
 use crate::world::{self, Protection, Unseal, World};
 use crate::{connect_proxy, exec};
 use anyhow::{bail, ensure, Context, Result};
 use claviger_api::domain::Cloud;
 use claviger_api::sealing::Sealer;
-use claviger_api::{serve, serve_admin, ServeConfig, Service, ServiceConfig, Welcome};
+use claviger_api::{serve, serve_admin, Clock, ServeConfig, Service, ServiceConfig, Welcome};
 use claviger_crypto::provider::default_provider;
 use claviger_node::{Node, NodeConfig, Peers, ReadMode};
 use claviger_types::name::VaultName;
@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use zeroize::Zeroizing;
 
@@ -211,10 +212,14 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     let storage = open_storage(&files.path("node")).await?;
     let peers = Peers::new(world.id, 1, "dev".into(), None);
     let node = Node::start(node_config(&world.id), storage, peers).await.context("cannot start the node")?;
+    let clock = Clock::default();
+    clock.forward(Duration::from_secs(args.clock_ahead_days * 86_400));
     let config = ServiceConfig {
         clouds: vec![Cloud::public(), Cloud::china(), Cloud::us_government(), Cloud::own("localhost")],
         region: REGION.into(),
         hsm_in_software: true,
+        authorities: authorities(&args.authorities)?,
+        clock,
     };
     let service = Arc::new(Service::new(node.clone(), sealer, default_provider(), config));
     if !node.is_initialized().await.context("cannot start the node")? {
@@ -232,7 +237,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     }
     drop(sealed);
 
-    let mut timers = start_timers(&node);
+    let mut timers = start_timers(&service);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let https = serve(service.clone(), ServeConfig { listener: api, tls, workers, connections_max: CONNECTIONS_MAX })?;
     let http = serve_admin(service, admin)?;

@@ -13,6 +13,7 @@ pub mod kv;
 mod policy;
 pub mod read;
 pub mod records;
+pub mod rotation;
 mod touches;
 
 pub use apply::{apply, ApplyError, PURGE_ROWS_MAX};

@@ -22,7 +22,9 @@ pub fn required_permission(command: &Command) -> Option<(Id128, Permission)> {
         | Command::PutApplication(_)
         | Command::PutTokenKey(_)
         | Command::PutTenant(_)
-        | Command::PutSubscription(_) => None,
+        | Command::PutSubscription(_)
+        | Command::RotateDue(_)
+        | Command::NoteNearExpiry(_) => None,
         Command::PutVersion(c) => {
             let on_keys = match c.origin {
                 Origin::Create => KeyPermission::Create,

@@ -4,7 +4,7 @@ use super::credentials::Checked;
 use super::{tenant_of, IdentityError, TenantRef};
 use crate::call::query_parameter;
 use crate::domain::Origin;
-use crate::service::{fresh_id, now_ms, Service};
+use crate::service::{fresh_id, Service};
 use actix_web::HttpResponse;
 use base64::Engine;
 use claviger_state_machine::read;
@@ -140,7 +140,7 @@ fn answer(
     audience: &str,
     v1: bool,
 ) -> Result<HttpResponse, IdentityError> {
-    let now = now_ms() / 1000;
+    let now = service.now_ms() / 1000;
     let (tid, oid) = (application.tenant.guid(), application.oid.guid());
     let issuer = origin.issuer(&tid);
     let unique = fresh_id().map(|id| crate::wire::b64(&id.0)).map_err(|_| IdentityError::unavailable())?;
