@@ -1,6 +1,6 @@
 // One operation at a time, whole path: TLS, token, authorization, read gate, cryptography or log, JSON. Keep-alive.
 //
-//   OP        secret-get | secret-set | sign-es256 | sign-rs256 | get-key     (default secret-get)
+//   OP        secret-get | secret-set | secret-new | sign-es256 | sign-rs256 | get-key     (default secret-get)
 //   VUS       virtual users, each with a connection of its own                (default 16)
 //   SECONDS   how long                                                        (default 10)
 //   TARGETS   addresses of nodes, host:port, comma-separated; users are spread over them
@@ -70,6 +70,8 @@ function request(token) {
       return http.get(`${base()}/secrets/load?${version}`, params);
     case "secret-set":
       return http.put(`${base()}/secrets/load-${__VU}?${version}`, JSON.stringify({ value: `v-${__ITER}` }), params);
+    case "secret-new":
+      return http.put(`${base()}/secrets/n-${__VU}-${__ITER}?${version}`, JSON.stringify({ value: `v-${__ITER}` }), params);
     case "get-key":
       return http.get(`${base()}/keys/load-ec?${version}`, params);
     case "sign-es256":

@@ -188,9 +188,24 @@ def test_policies(az: Az, vault: str) -> None:
     made = az("keyvault", "delete-policy", "-n", vault, "--object-id", other)
     assert other not in [e["objectId"] for e in made["properties"]["accessPolicies"]]
     az("keyvault", "set-policy", "-n", vault, "--spn", az.application, "--secret-permissions", "list")
-    az.refused(1, "secrets set permission", "keyvault", "secret", "set", "--vault-name", vault, "-n", "s", "--value", "x")
-    az.refused(1, "Unable to get object id", "keyvault", "set-policy", "-n", vault, "--spn", other, "--key-permissions", "get")
-    az.refused(1, "Unable to get object id", "keyvault", "set-policy", "-n", vault, "--upn", "a@b.c", "--key-permissions", "get")
+    az.refused(
+        1, "secrets set permission", "keyvault", "secret", "set", "--vault-name", vault, "-n", "s", "--value", "x"
+    )
+    az.refused(
+        1, "Unable to get object id", "keyvault", "set-policy", "-n", vault, "--spn", other, "--key-permissions", "get"
+    )
+    az.refused(
+        1,
+        "Unable to get object id",
+        "keyvault",
+        "set-policy",
+        "-n",
+        vault,
+        "--upn",
+        "a@b.c",
+        "--key-permissions",
+        "get",
+    )
 
 
 def test_network_rules(az: Az, vault: str) -> None:
@@ -215,7 +230,18 @@ def test_roles(az: Az, group: str, tmp_path: Path) -> None:
     # Current az asks for roles unless told otherwise.
     made = az("keyvault", "create", "-n", vault, "-g", group)
     assert made["properties"]["enableRbacAuthorization"] is True
-    az.refused(1, "--enable-rbac-authorization", "keyvault", "set-policy", "-n", vault, "--spn", az.application, "--key-permissions", "get")
+    az.refused(
+        1,
+        "--enable-rbac-authorization",
+        "keyvault",
+        "set-policy",
+        "-n",
+        vault,
+        "--spn",
+        az.application,
+        "--key-permissions",
+        "get",
+    )
     scope = made["id"]
     secret = ("keyvault", "secret", "set", "--vault-name", vault, "-n", "s", "--value", "x")
     az.refused(1, "Microsoft.KeyVault/vaults/secrets/setSecret/action", *secret)
@@ -253,7 +279,9 @@ def test_roles(az: Az, group: str, tmp_path: Path) -> None:
     az.refused(1, "RoleDefinitionHasAssignments", "role", "definition", "delete", "-n", definition["Name"])
     az("role", "assignment", "delete", *custom)
     az("role", "definition", "delete", "-n", definition["Name"])
-    assert az("role", "definition", "list", "-n", "Key Vault Reader")[0]["name"] == "21090545-7ca7-4776-b22c-e363652d74d2"
+    assert (
+        az("role", "definition", "list", "-n", "Key Vault Reader")[0]["name"] == "21090545-7ca7-4776-b22c-e363652d74d2"
+    )
 
 
 def test_the_directory(az: Az, vault: str, tmp_path: Path) -> None:
@@ -269,16 +297,52 @@ def test_the_directory(az: Az, vault: str, tmp_path: Path) -> None:
     az.login(made["appId"], made["password"], own)
     assert vault in [v["name"] for v in az("keyvault", "list", env=own)]
     az.refused(1, "AuthorizationFailed", "group", "create", "-n", "x", "-l", "eastus", env=own)
-    az.refused(1, "AuthorizationFailed", "keyvault", "set-policy", "-n", vault, "--spn", made["appId"], "--secret-permissions", "get", env=own)
+    az.refused(
+        1,
+        "AuthorizationFailed",
+        "keyvault",
+        "set-policy",
+        "-n",
+        vault,
+        "--spn",
+        made["appId"],
+        "--secret-permissions",
+        "get",
+        env=own,
+    )
     az.refused(1, "secrets list permission", "keyvault", "secret", "list", "--vault-name", vault, env=own)
     az("keyvault", "set-policy", "-n", vault, "--spn", made["appId"], "--secret-permissions", "list")
     assert az("keyvault", "secret", "list", "--vault-name", vault, env=own) == []
 
     reset = az("ad", "sp", "credential", "reset", "--id", made["appId"])
-    az.refused(1, "AADSTS7000215", "login", "--service-principal", "-u", made["appId"], "-p", made["password"], "--tenant", az.tenant, env={"AZURE_CONFIG_DIR": str(tmp_path / "b")})
+    az.refused(
+        1,
+        "AADSTS7000215",
+        "login",
+        "--service-principal",
+        "-u",
+        made["appId"],
+        "-p",
+        made["password"],
+        "--tenant",
+        az.tenant,
+        env={"AZURE_CONFIG_DIR": str(tmp_path / "b")},
+    )
     az.login(reset["appId"], reset["password"], {"AZURE_CONFIG_DIR": str(tmp_path / "c")})
     az("ad", "sp", "delete", "--id", made["appId"])
-    az.refused(1, "AADSTS700016", "login", "--service-principal", "-u", made["appId"], "-p", reset["password"], "--tenant", az.tenant, env={"AZURE_CONFIG_DIR": str(tmp_path / "d")})
+    az.refused(
+        1,
+        "AADSTS700016",
+        "login",
+        "--service-principal",
+        "-u",
+        made["appId"],
+        "-p",
+        reset["password"],
+        "--tenant",
+        az.tenant,
+        env={"AZURE_CONFIG_DIR": str(tmp_path / "d")},
+    )
 
 
 def test_what_is_not_there_says_so(az: Az) -> None:

@@ -163,6 +163,10 @@ pub enum ServiceError {
     },
     /// The key's `key_ops` do not hold the operation.
     OperationNotPermitted(&'static str),
+    /// The statement about the environment that a key is to be released to does not hold.
+    AttestationFailed,
+    /// The statement holds, but is not what the key's policy asks for.
+    ReleaseRefused,
     /// The object is disabled.
     Disabled {
         /// What it is.
@@ -212,6 +216,8 @@ pub enum ServiceError {
     },
     /// More is asked than can be done at once.
     Throttled,
+    /// Part of the contract that vaults do not have.
+    ManagedHsmOnly(&'static str),
     /// Part of the contract that this release does not have.
     NotImplemented(&'static str),
     /// The cluster cannot answer now; nothing happened.
@@ -363,6 +369,13 @@ impl ServiceError {
                 let text = format!("Operation {operation} is not permitted on this key.");
                 (403, forbidden, Some("KeyOperationForbidden"), text)
             }
+            E::AttestationFailed => {
+                (403, forbidden, None, "Target environment attestation statement cannot be verified.".into())
+            }
+            E::ReleaseRefused => {
+                let text = "Target environment attestation statement does not satisfy the key release policy.";
+                (403, forbidden, None, text.into())
+            }
             E::Disabled { kind, operation } => {
                 let inner = match kind {
                     Kind::Key => "KeyDisabled",
@@ -423,6 +436,7 @@ impl ServiceError {
                             VaultRequestTypeLimitReached";
                 (429, "Throttled", None, text.into())
             }
+            E::ManagedHsmOnly(what) => (400, bad, None, format!("{what} is supported by Managed HSM only.")),
             E::NotImplemented(what) => {
                 (501, "NotImplemented", None, format!("{what} is not there yet in this release of Claviger."))
             }

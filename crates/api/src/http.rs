@@ -7,7 +7,7 @@
 use crate::call::{query_parameter, Call, Reply};
 use crate::domain::{self, Origin, Plane, Resource};
 use crate::error::{Caller, ServiceError, TokenFault};
-use crate::service::{fresh_id, now_ms, Service};
+use crate::service::{fresh_id, Service};
 use crate::tokens::Principal;
 use crate::version::ApiVersion;
 use crate::wire::Renderer;
@@ -48,7 +48,7 @@ pub(crate) async fn handle(request: HttpRequest, payload: web::Payload, service:
             ("Management", management::handle(&request, payload, &service, &origin).await)
         }
         Some((origin, Plane::Graph)) => ("Graph", graph::handle(&request, payload, &service, &origin).await),
-        None => ("Health", health(&request, &service)),
+        None => ("Health", health(&request, &service).await),
     };
     let elapsed = started.elapsed();
     let status = response.status();
@@ -67,13 +67,13 @@ pub(crate) async fn handle(request: HttpRequest, payload: web::Payload, service:
 }
 
 /// Health and nothing else, for hosts that are no part of the service: load balancers ask by address.
-pub(crate) fn health(request: &HttpRequest, service: &Service) -> HttpResponse {
+pub(crate) async fn health(request: &HttpRequest, service: &Service) -> HttpResponse {
     let text = |status: StatusCode, text: &'static str| {
         HttpResponse::build(status).content_type("text/plain; charset=utf-8").body(text)
     };
     match request.path() {
         "/healthz/live" => text(StatusCode::OK, "live\n"),
-        "/healthz/ready" if service.is_ready() => text(StatusCode::OK, "ready\n"),
+        "/healthz/ready" if service.is_ready().await => text(StatusCode::OK, "ready\n"),
         "/healthz/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
         _ => text(StatusCode::MISDIRECTED_REQUEST, "this host name is no part of the service\n"),
     }
@@ -158,7 +158,7 @@ impl Exchange<'_> {
     ) -> Result<Reply, (ServiceError, Option<String>)> {
         let plain = |error| (error, None);
         let vault = self.find_vault(label).await.map_err(plain)?;
-        let now_ms = now_ms();
+        let now_ms = self.service.now_ms();
         let principal = self.principal(&vault, now_ms / 1000).map_err(|fault| self.challenge(&vault, fault))?;
         let query = self.request.query_string();
         let version = ApiVersion::parse(query_parameter(query, "api-version").as_deref()).map_err(plain)?;

@@ -7,7 +7,10 @@
 //! command is made, and never leaves [`sealing`] but for the operation that asked; what this release does not have
 //! answers so, with 501.
 
+pub mod attestation;
 mod call;
+mod certificate;
+mod clock;
 pub mod domain;
 pub mod error;
 mod graph;
@@ -18,7 +21,9 @@ mod keygen;
 mod management;
 mod metrics;
 mod ops;
+mod release_policy;
 pub mod route;
+mod scheduler;
 pub mod sealing;
 mod server;
 mod service;
@@ -27,6 +32,11 @@ mod tokens;
 mod version;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
+pub use clock::{now_ms, Clock};
+pub use scheduler::run_scheduler;
 pub use server::{serve, serve_admin, ServeConfig};
-pub use service::{fresh_id, now_ms, Service, ServiceConfig};
+pub use service::{fresh_id, Service, ServiceConfig};
 pub use setup::{AdminCommand, Welcome, RETENTION_DAYS};

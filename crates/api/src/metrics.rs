@@ -13,6 +13,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) requests: IntCounterVec,
     pub(crate) seconds: HistogramVec,
+    pub(crate) scheduled: IntCounterVec,
     role: IntGaugeVec,
     term: IntGauge,
     last: IntGauge,
@@ -42,6 +43,12 @@ impl Metrics {
             &["operation"],
         )
         .expect("a constant name is well-formed");
+        let scheduled = IntCounterVec::new(
+            Opts::new("claviger_scheduled_total", "What the service did with keys by itself, by kind and outcome."),
+            &["what", "outcome"],
+        )
+        .expect("a constant name is well-formed");
+        registry.register(Box::new(scheduled.clone())).expect("each name is registered once");
         let role = IntGaugeVec::new(Opts::new("claviger_raft_role", "1 for the node's present role."), &["role"])
             .expect("a constant name is well-formed");
         registry.register(Box::new(requests.clone())).expect("each name is registered once");
@@ -50,6 +57,7 @@ impl Metrics {
         Self {
             requests,
             seconds,
+            scheduled,
             role,
             term: gauge("claviger_raft_term", "Current term."),
             last: gauge("claviger_raft_last_index", "Last entry in the log."),

@@ -127,13 +127,17 @@ const NOT_YET: &[(&str, &str)] = &[
     ("certificates", "The certificates collection"),
     ("deletedcertificates", "The certificates collection"),
     ("storage", "The storage accounts collection (retired)"),
-    ("backup", "Managed HSM backup"),
-    ("restore", "Managed HSM restore"),
-    ("prebackup", "Managed HSM backup"),
-    ("prerestore", "Managed HSM restore"),
-    ("settings", "Managed HSM settings"),
-    ("securitydomain", "The Managed HSM security domain"),
-    ("ekm", "Managed HSM external key management"),
+];
+
+/// Paths of a Managed HSM, which vaults refuse (contract section 13).
+const MANAGED_HSM: &[(&str, &str)] = &[
+    ("backup", "Full backup"),
+    ("restore", "Full restore"),
+    ("prebackup", "Full backup"),
+    ("prerestore", "Full restore"),
+    ("settings", "Settings"),
+    ("securitydomain", "The security domain"),
+    ("ekm", "External key management"),
 ];
 
 /// Splits a path into decoded segments. Leading slashes may be doubled, the last segment may be empty (contract section
@@ -163,9 +167,13 @@ pub fn find(method: &str, path: &str) -> Result<Match, ServiceError> {
         return Err(ServiceError::MethodNotAllowed(method.to_owned()));
     }
     let first = segments.first().map_or("", String::as_str);
-    match NOT_YET.iter().find(|(collection, _)| collection.eq_ignore_ascii_case(first)) {
-        Some((_, what)) => Err(ServiceError::NotImplemented(what)),
-        None => Err(ServiceError::PathNotFound),
+    let among = |list: &'static [(&str, &'static str)]| {
+        list.iter().find(|(collection, _)| collection.eq_ignore_ascii_case(first)).map(|(_, what)| *what)
+    };
+    match (among(NOT_YET), among(MANAGED_HSM)) {
+        (Some(what), _) => Err(ServiceError::NotImplemented(what)),
+        (None, Some(what)) => Err(ServiceError::ManagedHsmOnly(what)),
+        (None, None) => Err(ServiceError::PathNotFound),
     }
 }
 
@@ -231,6 +239,7 @@ mod tests {
             assert_eq!(found(method, path), want, "{method} {path}");
         }
         assert!(matches!(find("GET", "/certificates"), Err(ServiceError::NotImplemented(_))));
+        assert!(matches!(find("GET", "/settings"), Err(ServiceError::ManagedHsmOnly(_))));
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! What every request handler works with: one value per process, shared by all workers.
 
+use crate::attestation::Authority;
+use crate::clock::Clock;
 use crate::domain::Cloud;
 use crate::error::ServiceError;
 use crate::identity::Credentials;
 use crate::keycache::KeyCache;
 use crate::keygen::KeyGen;
 use crate::metrics::Metrics;
+use crate::ops::release::ReleaseSigner;
 use crate::sealing::Sealer;
 use crate::tokens::Tokens;
 use claviger_crypto::provider::CryptoProvider;
@@ -17,7 +20,7 @@ use claviger_types::command::{Actor, Command, Entry};
 use claviger_types::name::Id128;
 use claviger_types::outcome::Outcome;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// Settings of the service that are not the cluster's.
@@ -29,6 +32,10 @@ pub struct ServiceConfig {
     pub region: String,
     /// Whether `-HSM` kinds may be held in software, as `dev` does.
     pub hsm_in_software: bool,
+    /// Who is believed about environments that keys are released to; empty: none are released.
+    pub authorities: Vec<Authority>,
+    /// What time it is.
+    pub clock: Clock,
     /// Whether a new vault gets access policies although roles were asked for. Current `az` asks for roles unless told
     /// otherwise, and then refuses `az keyvault set-policy`, which programs of before know; off, the request is honoured.
     pub policies_where_rbac_is_asked: bool,
@@ -45,9 +52,13 @@ pub struct Service {
     pub(crate) tokens: Tokens,
     pub(crate) credentials: Credentials,
     pub(crate) metrics: Metrics,
+    pub(crate) release: ReleaseSigner,
     /// Places for requests under way.
     pub(crate) requests: Semaphore,
 }
+
+/// How long a node may take to find out that it is ready: longer than a round of a busy cluster, shorter than a probe waits.
+const READY: Duration = Duration::from_millis(900);
 
 /// Requests answered at once: with a body of the usual size each, well under a hundred megabytes.
 const REQUESTS_MAX: usize = 4096;
@@ -66,8 +77,14 @@ impl Service {
             tokens: Tokens::default(),
             credentials: Credentials::default(),
             metrics,
+            release: ReleaseSigner::default(),
             requests: Semaphore::new(REQUESTS_MAX),
         }
+    }
+
+    /// What time it is, in milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        self.config.clock.now_ms()
     }
 
     /// The replica below.
@@ -80,10 +97,11 @@ impl Service {
         self.sealer.seal_own(what, what, plain)
     }
 
-    /// Whether a load balancer should send requests here: the world is there and a leader is known.
-    pub fn is_ready(&self) -> bool {
-        let status = self.node.status();
-        status.stopped.is_none() && status.leader.is_some() && self.is_set_up().unwrap_or(false)
+    /// Whether a load balancer should send requests here: the world is there, and a read index comes in time. A leader that
+    /// has lost its quorum is not ready.
+    pub async fn is_ready(&self) -> bool {
+        let reads = tokio::time::timeout(READY, self.node.gate().check()).await;
+        matches!(reads, Ok(Ok(()))) && self.is_set_up().unwrap_or(false)
     }
 
     /// A vault that is not soft-deleted.
@@ -99,18 +117,12 @@ impl Service {
         blobs: Vec<Vec<u8>>,
     ) -> Result<Outcome, ServiceError> {
         let request = fresh_id()?;
-        let entry = Entry::new(request, actor, now_ms(), command, blobs).map_err(|error| {
+        let entry = Entry::new(request, actor, self.now_ms(), command, blobs).map_err(|error| {
             tracing::error!(%error, command = command.name(), "a command could not be encoded");
             ServiceError::Internal
         })?;
         Ok(self.node.propose(&entry).await?)
     }
-}
-
-/// Wall clock, in milliseconds since 1970.
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A random GUID.

@@ -33,7 +33,7 @@ const NO_LEADER: Duration = Duration::from_millis(30);
 const HINTS_AT_ONCE: u32 = 3;
 
 /// How long a new member may take to catch up before an operator is told to look.
-const JOIN: Duration = Duration::from_secs(120);
+const JOIN: Duration = Duration::from_secs(300);
 
 /// How long a snapshot may take that erasure waits for.
 const ERASE_SNAPSHOT: Duration = Duration::from_secs(600);

@@ -60,12 +60,21 @@ pub(crate) struct DevArgs {
     /// then refuse `az keyvault set-policy`. The other way is `--enable-rbac-authorization false`.
     #[arg(long)]
     pub(crate) policies_where_rbac_is_asked: bool,
+    /// Believe an attestation authority about environments that keys are released to, by a file with its signing keys
+    /// (JWKS); may be repeated.
+    #[arg(long = "attestation-authority", value_name = "URL=FILE", value_parser = config::AuthorityFile::parse)]
+    pub(crate) authorities: Vec<config::AuthorityFile>,
     /// Log level: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     pub(crate) log_level: String,
     /// Stop when standard input ends: how `claviger exec` ties its server to itself.
     #[arg(long, hide = true)]
     pub(crate) until_stdin_ends: bool,
+    /// Days by which the clock is ahead: how tests see what the service does months from now. There is no way back for
+    /// a data directory, whose time never runs backwards.
+    #[arg(long, hide = true, value_name = "DAYS", default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(0..=36_500))]
+    pub(crate) clock_ahead_days: u64,
 }
 
 #[derive(Args)]

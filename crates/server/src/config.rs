@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) peer: PeerSection,
     /// What operators and their monitoring call.
     pub(crate) admin: AdminSection,
+    /// Secure key release; equal on all nodes.
+    pub(crate) attestation: AttestationSection,
     /// Consensus; equal on all nodes.
     pub(crate) raft: RaftSection,
     /// How reads are answered; equal on all nodes.
@@ -102,6 +104,31 @@ pub(crate) struct PeerSection {
 pub(crate) struct AdminSection {
     /// Where it listens, plain HTTP.
     pub(crate) listen: SocketAddr,
+}
+
+/// `[attestation]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AttestationSection {
+    /// Who is believed.
+    pub(crate) authorities: Vec<AuthorityFile>,
+}
+
+/// An attestation authority and the file with its keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AuthorityFile {
+    /// As `iss` and release policies name it.
+    pub(crate) issuer: String,
+    /// JSON Web Key Set.
+    pub(crate) jwks: PathBuf,
+}
+
+impl AuthorityFile {
+    /// `https://authority.example=keys.json`
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('=').filter(|(issuer, file)| issuer.starts_with("https://") && !file.is_empty());
+        let (issuer, file) = parts.ok_or_else(|| format!("not an https address, `=` and a file: `{text}`"))?;
+        Ok(Self { issuer: issuer.trim().to_owned(), jwks: PathBuf::from(file.trim()) })
+    }
 }
 
 /// `[raft]`
@@ -251,6 +278,7 @@ const SECTIONS: &[(&str, &str)] = &[
         "The port on which the nodes of a cluster talk to each other: mutual TLS under an authority of their own.",
     ),
     ("admin", "Health and metrics, plain HTTP: /healthz/live, /healthz/ready, /metrics."),
+    ("attestation", "Secure key release: whose word is taken about the environments that keys are released to."),
     ("raft", "Consensus. The defaults suit nodes in one region; raise the times if heartbeats get lost."),
     ("read", "Reads."),
     ("log", "The log, written to standard error."),
@@ -461,6 +489,15 @@ const FIELDS: &[Field] = &[
         "Allows listen to be other than loopback, for a monitoring that comes over a network you trust.",
     ),
     field(
+        "attestation.authorities",
+        Need::Default,
+        Scope::Cluster,
+        "[]",
+        "Authorities, each as \"https://address=file\": the address as `iss` and release policies have it, and a file with\n\
+         its signing keys (JWKS). Keys are released for environments that one of these vouches for; with none, never.\n\
+         The service makes no connections of its own: fetch the file again when the authority changes its keys.",
+    ),
+    field(
         "raft.heartbeat_ms",
         Need::Default,
         Scope::Cluster,
@@ -636,6 +673,7 @@ impl<'a> Reader<'a> {
         let api = self.api();
         let peer = self.peer();
         let admin = self.admin();
+        let attestation = self.attestation();
         let raft = self.raft();
         let read_mode = self.read_mode();
         let log = self.log();
@@ -652,6 +690,7 @@ impl<'a> Reader<'a> {
             api: api?,
             peer: peer?,
             admin: admin?,
+            attestation: attestation?,
             raft: raft?,
             read_mode: read_mode?,
             log: log?,
@@ -768,6 +807,24 @@ impl<'a> Reader<'a> {
             self.problem("admin.listen", format!("not loopback, and admin.allow_remote is not true: `{listen}`"));
         }
         Some(AdminSection { listen })
+    }
+
+    fn attestation(&mut self) -> Option<AttestationSection> {
+        let base = self.base;
+        let authorities = self.read("attestation.authorities", |value| {
+            let list = value.as_array().ok_or_else(|| format!("not a list: {}", shown(value)))?;
+            let read = |value: &Value| {
+                let named = AuthorityFile::parse(text(value)?)?;
+                let jwks = base.join(&named.jwks);
+                let bytes =
+                    std::fs::read(&jwks).map_err(|error| format!("cannot read `{}`: {error}", jwks.display()))?;
+                claviger_api::attestation::Authority::from_jwks(&named.issuer, &bytes)
+                    .map_err(|why| format!("`{}`: {why}", jwks.display()))?;
+                Ok(AuthorityFile { jwks, ..named })
+            };
+            list.iter().map(read).collect::<Result<Vec<_>, String>>()
+        });
+        Some(AttestationSection { authorities: authorities? })
     }
 
     fn raft(&mut self) -> Option<RaftSection> {

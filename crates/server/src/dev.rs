@@ -7,13 +7,13 @@
 use crate::cli::{say, DevArgs};
 use crate::harden::{self, DirLock};
 use crate::pki::{self, Authority, Usage};
-use crate::serve::{listen, open_storage, self_test, server_tls, start_timers, stop_signal};
+use crate::serve::{authorities, listen, open_storage, self_test, server_tls, start_timers, stop_signal};
 use crate::world::{self, Protection, Unseal, World};
 use crate::{connect_proxy, exec};
 use anyhow::{bail, ensure, Context, Result};
 use claviger_api::domain::Cloud;
 use claviger_api::sealing::Sealer;
-use claviger_api::{serve, serve_admin, ServeConfig, Service, ServiceConfig, Welcome};
+use claviger_api::{serve, serve_admin, Clock, ServeConfig, Service, ServiceConfig, Welcome};
 use claviger_crypto::provider::default_provider;
 use claviger_node::{Node, NodeConfig, Peers, ReadMode};
 use claviger_types::name::VaultName;
@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use zeroize::Zeroizing;
 
@@ -211,10 +212,14 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     let storage = open_storage(&files.path("node")).await?;
     let peers = Peers::new(world.id, 1, "dev".into(), None);
     let node = Node::start(node_config(&world.id), storage, peers).await.context("cannot start the node")?;
+    let clock = Clock::default();
+    clock.forward(Duration::from_secs(args.clock_ahead_days * 86_400));
     let config = ServiceConfig {
         clouds: vec![Cloud::public(), Cloud::china(), Cloud::us_government(), Cloud::own("localhost")],
         region: REGION.into(),
         hsm_in_software: true,
+        authorities: authorities(&args.authorities)?,
+        clock,
         policies_where_rbac_is_asked: args.policies_where_rbac_is_asked,
     };
     let service = Arc::new(Service::new(node.clone(), sealer, default_provider(), config));
@@ -233,7 +238,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     }
     drop(sealed);
 
-    let mut timers = start_timers(&node);
+    let mut timers = start_timers(&service);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let https = serve(service.clone(), ServeConfig { listener: api, tls, workers, connections_max: CONNECTIONS_MAX })?;
     let http = serve_admin(service, admin)?;
@@ -287,9 +292,16 @@ fn greet(dir: &Path, running: &Running, vaults: &[VaultName]) {
         Some(default) if default == dir => "claviger exec".to_owned(),
         _ => format!("claviger exec --data-dir {}", dir.display()),
     };
-    say(&format!("ready  https://{}  vaults {}  data {}", running.listen, names.join(", "), dir.display()));
-    say(&format!("next   {exec} -- python your_program.py    (vault URL https://{}.vault.azure.net)", names[0]));
-    say("note   for development: one node, and -HSM kinds of keys are held in software");
+    // In one piece: whoever waits for the first line has the others, too.
+    say(&format!(
+        "ready  https://{}  vaults {}  data {}\n\
+         next   {exec} -- python your_program.py    (vault URL https://{}.vault.azure.net)\n\
+         note   for development: one node, and -HSM kinds of keys are held in software",
+        running.listen,
+        names.join(", "),
+        dir.display(),
+        names.first().copied().unwrap_or_default()
+    ));
 }
 
 fn node_config(world: &claviger_types::name::Id128) -> NodeConfig {

@@ -1,12 +1,13 @@
 //! Wiring of a node: what `claviger server` runs, and the parts that `dev` shares.
 
-use crate::config::{Config, ReadMode};
+use crate::config::{AuthorityFile, Config, ReadMode};
 use crate::harden::{self, DirLock};
 use crate::world::World;
 use anyhow::{anyhow, Context, Result};
+use claviger_api::attestation::Authority;
 use claviger_api::domain::Cloud;
 use claviger_api::sealing::Sealer;
-use claviger_api::{fresh_id, now_ms, serve, serve_admin, ServeConfig, Service, ServiceConfig};
+use claviger_api::{fresh_id, run_scheduler, serve, serve_admin, Clock, ServeConfig, Service, ServiceConfig};
 use claviger_crypto::provider::default_provider;
 use claviger_crypto::selftest;
 use claviger_node::{peer, run_erasure, run_timers, Identity, Node, NodeConfig, Peers, Storage};
@@ -61,11 +62,14 @@ pub(crate) async fn open_storage(dir: &Path) -> Result<Storage> {
 }
 
 /// Starts the work that the service does by itself; it ends with the value.
-pub(crate) fn start_timers(node: &Node) -> tokio::task::JoinSet<()> {
+pub(crate) fn start_timers(service: &Arc<Service>) -> tokio::task::JoinSet<()> {
+    let node = service.node().clone();
+    let for_timers = service.clone();
     let mut timers = tokio::task::JoinSet::new();
     // Without randomness there is no request id, and the same id would be a retry: the next tick tries again.
-    timers.spawn(run_timers(node.clone(), now_ms, || fresh_id().ok()));
-    timers.spawn(run_erasure(node.clone()));
+    timers.spawn(run_timers(node.clone(), move || for_timers.now_ms(), || fresh_id().ok()));
+    timers.spawn(run_erasure(node));
+    timers.spawn(run_scheduler(service.clone()));
     timers
 }
 
@@ -89,6 +93,8 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         clouds: vec![Cloud::own(&config.api.domain)],
         region: world.region.clone(),
         hsm_in_software: false,
+        authorities: authorities(&config.attestation.authorities)?,
+        clock: Clock::default(),
         policies_where_rbac_is_asked: config.api.policies_where_rbac_is_asked,
     };
     let service =
@@ -99,7 +105,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         async move { service.admin(&request).await }
     });
     let peer_task = tokio::spawn(peer::serve(peer_listener, identity, node.clone()));
-    let mut timers = start_timers(&node);
+    let mut timers = start_timers(&service);
     let workers = match config.api.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers => workers,
@@ -135,6 +141,16 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     https.await.ok();
     http.await.ok();
     result
+}
+
+/// The attestation authorities of the configuration, with their keys.
+pub(crate) fn authorities(named: &[AuthorityFile]) -> Result<Vec<Authority>> {
+    let load = |named: &AuthorityFile| {
+        let what = || format!("cannot use `{}` as the keys of `{}`", named.jwks.display(), named.issuer);
+        let jwks = std::fs::read(&named.jwks).with_context(what)?;
+        Authority::from_jwks(&named.issuer, &jwks).map_err(|why| anyhow!(why)).with_context(what)
+    };
+    named.iter().map(load).collect()
 }
 
 /// The node's certificate among its peers.

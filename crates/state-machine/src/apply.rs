@@ -9,10 +9,11 @@ use crate::kv::{Kv, Read, StoreError, Table};
 use crate::policy::required_permission;
 use crate::read;
 use crate::records::{DeletedHead, Event, Head, Remembered, Subscription, Tenant, TokenKey, World, FORMAT};
+use crate::rotation;
 use claviger_types::codec::{self, CodecError};
 use claviger_types::command::{
-    Actor, Command, Content, Entry, InitWorld, ObjectRef, Origin, PutSubscription, PutTenant, PutTokenKey, PutVersion,
-    RestoreObject, RotationPolicy, SetRotationPolicy, UpdateVersion,
+    Actor, Command, Content, Entry, InitWorld, NoteNearExpiry, ObjectRef, Origin, PutSubscription, PutTenant,
+    PutTokenKey, PutVersion, RestoreObject, RotateDue, RotationPolicy, SetRotationPolicy, UpdateVersion,
 };
 use claviger_types::name::{Id128, Kind};
 use claviger_types::outcome::{Deletion, ObjectVersion, Outcome, Refusal};
@@ -208,6 +209,8 @@ impl<K: Kv> Apply<'_, K> {
             Command::PurgeObject(c) => self.purge_object(c, entry.actor == Actor::System),
             Command::RestoreObject(c) => self.restore_object(c, &entry.blobs),
             Command::SetRotationPolicy(c) => self.set_rotation_policy(c),
+            Command::RotateDue(c) => self.rotate_due(c, blob(0)),
+            Command::NoteNearExpiry(c) => self.note_near_expiry(c),
         }
     }
 
@@ -271,9 +274,11 @@ impl<K: Kv> Apply<'_, K> {
             sequence,
             mod_index: self.index,
         };
+        rotation::unschedule(self.kv, c.vault, c.kind, &folded)?;
         self.write_version(c.vault, &folded, &version, Some(sealed))?;
         let head = Head { name, newest: c.version, next_sequence: sequence + 1, rotation, mod_index: self.index };
         put(self.kv, Table::Objects, keys::object(c.vault, c.kind, &folded), &head)?;
+        rotation::reschedule(self.kv, c.vault, c.kind, &folded)?;
         Ok(Outcome::Version(Box::new(version)))
     }
 
@@ -281,11 +286,55 @@ impl<K: Kv> Apply<'_, K> {
         let ObjectRef { vault, kind, name } = c.object;
         let folded = name.folded();
         let Some(mut head) = read::head(self.kv, vault, kind, &folded)? else { return refuse(Refusal::NotFound) };
+        rotation::unschedule(self.kv, vault, kind, &folded)?;
         let created = head.rotation.as_ref().map_or(self.now, |old| old.created);
         head.rotation = c.policy.map(|policy| RotationPolicy { created, updated: self.now, ..policy });
         head.mod_index = self.index;
         put(self.kv, Table::Objects, keys::object(vault, kind, &folded), &head)?;
+        rotation::reschedule(self.kv, vault, kind, &folded)?;
         Ok(Outcome::Rotation(head.rotation))
+    }
+
+    /// A rotation by the service itself. It names the version that it was decided on, so that it happens once, whoever
+    /// leads and however often it is proposed.
+    fn rotate_due(&mut self, c: RotateDue, sealed: Vec<u8>) -> Step {
+        let due = match self.newest_of_key(&c.put.name.folded(), c.put.vault, c.put.kind)? {
+            Some((head, newest)) if newest.version == c.newest => rotation::rotation_time(&head, &newest),
+            _ => None,
+        };
+        match due {
+            Some(time) if time <= self.now => self.put_version(PutVersion { origin: Origin::Rotate, ..c.put }, sealed),
+            _ => refuse(Refusal::NotDue),
+        }
+    }
+
+    fn note_near_expiry(&mut self, c: NoteNearExpiry) -> Step {
+        let (vault, folded) = (c.object.vault, c.object.name.folded());
+        let Some((head, newest)) = self.newest_of_key(&folded, vault, c.object.kind)? else {
+            return refuse(Refusal::NotDue);
+        };
+        let due = rotation::notice_time(&head, &newest).is_some_and(|time| time <= self.now);
+        if newest.version != c.newest || !due || rotation::was_noticed(self.kv, vault, &newest)? {
+            return refuse(Refusal::NotDue);
+        }
+        rotation::unschedule(self.kv, vault, Kind::Key, &folded)?;
+        rotation::notice(self.kv, self.index, self.now, vault, &newest)?;
+        rotation::reschedule(self.kv, vault, Kind::Key, &folded)?;
+        Ok(Outcome::Done)
+    }
+
+    fn newest_of_key(
+        &self,
+        folded: &str,
+        vault: Id128,
+        kind: Kind,
+    ) -> Result<Option<(Head, ObjectVersion)>, ApplyError> {
+        if kind != Kind::Key || read::live_vault(self.kv, vault)?.is_none() {
+            return Ok(None);
+        }
+        let Some(head) = read::head(self.kv, vault, kind, folded)? else { return Ok(None) };
+        let newest = self.newest(vault, kind, folded, &head)?;
+        Ok(Some((head, newest)))
     }
 
     fn write_version(
@@ -344,8 +393,10 @@ impl<K: Kv> Apply<'_, K> {
         version.updated = self.now;
         version.mod_index = self.index;
         head.mod_index = self.index;
+        rotation::unschedule(self.kv, c.vault, c.kind, &folded)?;
         self.write_version(c.vault, &folded, &version, None)?;
         put(self.kv, Table::Objects, keys::object(c.vault, c.kind, &folded), &head)?;
+        rotation::reschedule(self.kv, c.vault, c.kind, &folded)?;
         Ok(Outcome::Version(Box::new(version)))
     }
 
@@ -354,6 +405,7 @@ impl<K: Kv> Apply<'_, K> {
         let Some(vault) = read::live_vault(self.kv, c.vault)? else { return refuse(Refusal::VaultNotFound) };
         let Some(mut head) = read::head(self.kv, c.vault, c.kind, &folded)? else { return refuse(Refusal::NotFound) };
         let version = self.newest(c.vault, c.kind, &folded, &head)?;
+        rotation::unschedule(self.kv, c.vault, c.kind, &folded)?;
         head.mod_index = self.index;
         let purge = self.now + u64::from(vault.retention_days) * 86_400;
         let deletion = Deletion { deleted: self.now, purge };
@@ -374,6 +426,7 @@ impl<K: Kv> Apply<'_, K> {
         self.kv.delete(Table::Deleted, key.clone());
         self.kv.delete(Table::Due, keys::due(found.deletion.purge, &key));
         put(self.kv, Table::Objects, key, &Head { mod_index: self.index, ..found.head })?;
+        rotation::reschedule(self.kv, c.vault, c.kind, &folded)?;
         Ok(Outcome::Version(Box::new(version)))
     }
 
@@ -393,6 +446,7 @@ impl<K: Kv> Apply<'_, K> {
         put(self.kv, Table::Meta, keys::PURGED.to_vec(), &self.index)?;
         self.remove_all(Table::Versions, &key)?;
         self.remove_all(Table::Material, &key)?;
+        self.kv.delete(Table::Rotation, keys::notified(&key));
         self.kv.delete(Table::Due, keys::due(found.deletion.purge, &key));
         self.kv.delete(Table::Deleted, key);
         Ok(Outcome::Done)
@@ -436,6 +490,7 @@ impl<K: Kv> Apply<'_, K> {
             mod_index: self.index,
         };
         put(self.kv, Table::Objects, keys::object(vault, kind, &folded), &head)?;
+        rotation::reschedule(self.kv, vault, kind, &folded)?;
         Ok(Outcome::Version(Box::new(newest)))
     }
 

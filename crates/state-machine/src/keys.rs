@@ -84,6 +84,18 @@ pub(crate) fn due(purge: u64, object_key: &[u8]) -> Vec<u8> {
     key
 }
 
+/// Rows of what falls due: `d`, time, number of what, object.
+pub(crate) fn rotation(time: u64, what: u8, object_key: &[u8]) -> Vec<u8> {
+    [ROTATIONS, &time.to_be_bytes(), &[what], object_key].concat()
+}
+
+pub(crate) const ROTATIONS: &[u8] = b"d/";
+
+/// Which version of a key near-expiry was told of last.
+pub(crate) fn notified(object_key: &[u8]) -> Vec<u8> {
+    [b"n/".as_slice(), object_key].concat()
+}
+
 pub(crate) const APPLICATIONS: &[u8] = b"app/";
 
 pub(crate) fn application(app: Id128) -> Vec<u8> {

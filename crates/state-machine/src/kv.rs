@@ -49,6 +49,10 @@ tables! {
     Events = "events",
     /// Request id -> outcome, for retries.
     Idempotency = "idempotency",
+    /// (time, what, vault, kind, name) -> vault, name, version: what the scheduler looks at; and what was told already.
+    Rotation = "rotation",
+    /// Log index -> near-expiry event.
+    Notices = "notices",
 }
 
 /// A key and its value.

@@ -15,6 +15,7 @@ mod manage;
 mod policy;
 pub mod read;
 pub mod records;
+pub mod rotation;
 mod touches;
 
 pub use access::{allowed, allowed_in, may_change_directory, Access};

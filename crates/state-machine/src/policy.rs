@@ -72,6 +72,8 @@ pub fn required_permission(command: &Command) -> Required<'_> {
         | Command::PutTokenKey(_)
         | Command::PutTenant(_)
         | Command::PutSubscription(_)
+        | Command::RotateDue(_)
+        | Command::NoteNearExpiry(_)
         | Command::EraseVault(_) => Required::Nothing,
         Command::CreateVault(c) => {
             Required::InScope(Scope::group(c.subscription, &c.group), "Microsoft.KeyVault/vaults/write")

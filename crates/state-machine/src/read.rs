@@ -5,11 +5,12 @@ use crate::keys;
 use crate::kv::{Read, Table};
 use crate::policy::Need;
 use crate::records::{
-    Application, DeletedHead, Event, Group, Head, ResourceGroup, RoleAssignment, Subscription, Tenant, TokenKey, User,
-    Vault, World, FORMAT,
+    Application, DeletedHead, Event, Group, Head, Notice, Notified, ResourceGroup, RoleAssignment, Subscription,
+    Tenant, TokenKey, User, Vault, World, FORMAT,
 };
+use crate::rotation::Due;
 use crate::ApplyError;
-use claviger_types::codec;
+use claviger_types::codec::{self, CodecError};
 use claviger_types::name::{Id128, Kind, VaultName};
 use claviger_types::outcome::{Deletion, ObjectVersion};
 use claviger_types::permission::AccessPolicy;
@@ -314,6 +315,53 @@ pub fn due(kv: &impl Read, now: u64, limit: usize) -> Result<Vec<(Id128, Kind, D
         }
     }
     Ok(found)
+}
+
+/// Something that falls due for a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueRow {
+    /// Since when, in seconds.
+    pub time: u64,
+    /// What.
+    pub due: Due,
+    /// The vault.
+    pub vault: Id128,
+    /// Folded name of the key.
+    pub folded: String,
+    /// The newest version at the time of writing; what is proposed must name it.
+    pub version: Id128,
+    /// Where the row is: a later look may start after it.
+    pub key: Vec<u8>,
+}
+
+/// Rotations and near-expiry events that are due at `now` (seconds), at most `limit`, from just behind the row `after`.
+pub fn rotation_due(kv: &impl Read, now: u64, after: &[u8], limit: usize) -> Result<Vec<DueRow>> {
+    let from = if after.is_empty() { keys::ROTATIONS.to_vec() } else { [after, &[0]].concat() };
+    let rows = kv.scan(Table::Rotation, &from, &keys::rotation(now.saturating_add(1), 0, &[]), limit)?;
+    let mut found = Vec::with_capacity(rows.len());
+    for (key, value) in rows {
+        let (vault, folded, version): (Id128, String, Id128) = codec::from_versioned(FORMAT, &value)?;
+        let number = |range: std::ops::Range<usize>| key.get(range).unwrap_or_default();
+        let time = number(2..10).try_into().map(u64::from_be_bytes).unwrap_or_default();
+        let Some(due) = number(10..11).first().copied().and_then(Due::from_number) else { continue };
+        found.push(DueRow { time, due, vault, folded, version, key });
+    }
+    Ok(found)
+}
+
+/// Near-expiry events from log index `from` on, with their indexes, at most `limit`.
+pub fn notices(kv: &impl Read, from: u64, limit: usize) -> Result<Vec<(u64, Notice)>> {
+    let rows = kv.scan(Table::Notices, &keys::event(from), &[0xff; 9], limit)?;
+    let decode = |(key, value): &(Vec<u8>, Vec<u8>)| {
+        let index = key.as_slice().try_into().map(u64::from_be_bytes);
+        let index = index.map_err(|_| CodecError::Malformed("a notice's key".into()))?;
+        Ok((index, codec::from_versioned(FORMAT, value)?))
+    };
+    rows.iter().map(decode).collect()
+}
+
+pub(crate) fn notified(kv: &impl Read, object_key: &[u8]) -> Result<Option<Notified>> {
+    row(kv, Table::Rotation, &keys::notified(object_key))
 }
 
 /// An application by client id.

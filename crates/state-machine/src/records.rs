@@ -2,7 +2,7 @@
 
 use claviger_types::alg::PublicKey;
 use claviger_types::command::{ClientCertificate, ClientSecret, PrincipalKind, RotationPolicy, Tags};
-use claviger_types::name::{Id128, ObjectName, VaultName};
+use claviger_types::name::{Id128, Kind, ObjectName, VaultName};
 use claviger_types::outcome::{Deletion, Outcome};
 use claviger_types::role::Scope;
 use claviger_types::vault::VaultSettings;
@@ -204,6 +204,32 @@ pub struct TokenKey {
     pub public: PublicKey,
     /// Private half, sealed under the world key.
     pub sealed: Vec<u8>,
+}
+
+/// Which version a near-expiry event was last written for, and which expiry it spoke of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notified {
+    /// The version.
+    pub version: Id128,
+    /// Its expiry, in seconds.
+    pub expires: Option<u64>,
+}
+
+/// A near-expiry event: what a subscriber is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// State time, in seconds.
+    pub time: u64,
+    /// The vault.
+    pub vault: Id128,
+    /// Which collection.
+    pub kind: Kind,
+    /// The object.
+    pub name: ObjectName,
+    /// The version that expires.
+    pub version: Id128,
+    /// When it does, in seconds.
+    pub expires: u64,
 }
 
 /// What happened at one log index.

@@ -346,6 +346,164 @@ fn the_clock_never_runs_backwards_and_purge_waits_for_it() {
     assert!(read::due(&kv, u64::MAX - 1, 10).unwrap().is_empty());
 }
 
+const DAY: u64 = 86_400;
+
+fn key_ref(name: &str) -> ObjectRef {
+    ObjectRef { vault: VAULT, kind: Kind::Key, name: ObjectName::parse(name).unwrap() }
+}
+
+/// A world with one key, whose commands come day by day.
+struct Keys {
+    kv: MemKv,
+    index: u64,
+}
+
+impl Keys {
+    fn new() -> Self {
+        let (kv, index) = setup();
+        Self { kv, index }
+    }
+
+    fn at(&mut self, day: u64, actor: Actor, command: &Command) -> Outcome {
+        self.index += 1;
+        let e = entry(self.index, actor, day * DAY * 1000, command, vec![vec![1]]);
+        apply(&mut self.kv, self.index, &e).unwrap()
+    }
+
+    fn put(version: u64, expires: Option<u64>) -> PutVersion {
+        PutVersion {
+            vault: VAULT,
+            kind: Kind::Key,
+            name: ObjectName::parse("K").unwrap(),
+            origin: Origin::Create,
+            version: id(version),
+            attributes: Attributes { enabled: true, not_before: None, expires: expires.map(|day| day * DAY) },
+            tags: Tags::new(),
+            content: Content::Key {
+                kty: Kty::Oct,
+                public: PublicKey::Oct { bits: 256 },
+                key_ops: vec![],
+                exportable: false,
+                release_policy: None,
+            },
+        }
+    }
+
+    fn policy(&mut self, day: u64, rotate: Option<RotateTrigger>, notify: &str) {
+        let policy =
+            RotationPolicy { expiry_time: None, rotate, notify_before_expiry: notify.into(), created: 0, updated: 0 };
+        let set = SetRotationPolicy { object: key_ref("k"), policy: Some(policy) };
+        assert!(matches!(self.at(day, alice(), &Command::SetRotationPolicy(set)), Outcome::Rotation(Some(_))));
+    }
+
+    fn update(&mut self, day: u64, enabled: Option<bool>, expires: Option<u64>) {
+        let update = UpdateVersion {
+            vault: VAULT,
+            kind: Kind::Key,
+            name: ObjectName::parse("k").unwrap(),
+            version: None,
+            enabled,
+            not_before: None,
+            expires: expires.map(|day| day * DAY),
+            tags: None,
+            key_ops: None,
+            content_type: None,
+            release_policy: None,
+        };
+        assert!(matches!(self.at(day, alice(), &Command::UpdateVersion(update)), Outcome::Version(_)));
+    }
+
+    /// What is due by the end of days, as (day, what, version).
+    fn due(&self) -> Vec<(u64, crate::rotation::Due, Id128)> {
+        let rows = read::rotation_due(&self.kv, u64::MAX - 1, &[], 100).unwrap();
+        rows.into_iter().map(|row| (row.time / DAY, row.due, row.version)).collect()
+    }
+
+    fn rotate(&mut self, day: u64, version: u64, newest: u64) -> Outcome {
+        let command = RotateDue { put: Self::put(version, None), newest: id(newest) };
+        self.at(day, Actor::System, &Command::RotateDue(command))
+    }
+
+    fn tell(&mut self, day: u64, newest: u64) -> Outcome {
+        let command = NoteNearExpiry { object: key_ref("k"), newest: id(newest) };
+        self.at(day, Actor::System, &Command::NoteNearExpiry(command))
+    }
+}
+
+#[test]
+fn rotation_falls_due_once() {
+    use crate::rotation::Due;
+    let not_due = Outcome::Refused(Refusal::NotDue);
+    let mut keys = Keys::new();
+    keys.at(100, alice(), &Command::PutVersion(Keys::put(1, None)));
+    assert_eq!(keys.due(), []);
+    keys.policy(101, Some(RotateTrigger::AfterCreate("P30D".into())), "P30D");
+    assert_eq!(keys.due(), [(130, Due::Rotate, id(1))]);
+    assert!(read::rotation_due(&keys.kv, 130 * DAY - 1, &[], 9).unwrap().is_empty());
+
+    assert_eq!(keys.rotate(129, 2, 1), not_due, "too early");
+    assert_eq!(keys.rotate(130, 2, 7), not_due, "decided on another version");
+    let stranger = Command::RotateDue(RotateDue { put: Keys::put(2, None), newest: id(1) });
+    assert_eq!(keys.at(130, alice(), &stranger), Outcome::Refused(Refusal::Forbidden));
+    assert!(matches!(keys.rotate(130, 2, 1), Outcome::Version(_)));
+    assert_eq!(keys.due(), [(160, Due::Rotate, id(2))]);
+    assert_eq!(keys.rotate(130, 3, 1), not_due, "twice");
+    assert_eq!(keys.rotate(170, 3, 1), not_due, "twice, and late");
+
+    keys.update(170, Some(false), None);
+    assert_eq!(keys.due(), [], "switched off");
+    assert_eq!(keys.rotate(170, 3, 2), not_due);
+    keys.update(170, Some(true), None);
+    assert_eq!(keys.due(), [(160, Due::Rotate, id(2))]);
+
+    keys.at(171, alice(), &Command::DeleteObject(key_ref("k")));
+    assert_eq!(keys.due(), []);
+    assert_eq!(keys.rotate(171, 3, 2), not_due);
+    keys.at(172, alice(), &Command::RecoverObject(key_ref("k")));
+    assert_eq!(keys.due(), [(160, Due::Rotate, id(2))]);
+    // A rotation by hand moves the date.
+    keys.at(172, alice(), &Command::PutVersion(PutVersion { origin: Origin::Rotate, ..Keys::put(4, None) }));
+    assert_eq!(keys.due(), [(202, Due::Rotate, id(4))]);
+    keys.at(173, alice(), &Command::SetRotationPolicy(SetRotationPolicy { object: key_ref("k"), policy: None }));
+    assert_eq!(keys.due(), []);
+    assert!(keys.kv.scan(Table::Rotation, &[], &[0xff], 9).unwrap().is_empty());
+}
+
+#[test]
+fn near_expiry_is_told_once_for_each_expiry() {
+    use crate::rotation::Due;
+    let not_due = Outcome::Refused(Refusal::NotDue);
+    let mut keys = Keys::new();
+    keys.at(100, alice(), &Command::PutVersion(Keys::put(1, Some(200))));
+    assert_eq!(keys.due(), [(170, Due::NearExpiry, id(1))], "30 days without a policy");
+    keys.policy(101, Some(RotateTrigger::BeforeExpiry("P20D".into())), "P10D");
+    assert_eq!(keys.due(), [(180, Due::Rotate, id(1)), (190, Due::NearExpiry, id(1))]);
+    let rows = read::rotation_due(&keys.kv, u64::MAX - 1, &[], 1).unwrap();
+    let next = read::rotation_due(&keys.kv, u64::MAX - 1, &rows[0].key, 9).unwrap();
+    assert_eq!((next.len(), next[0].due), (1, Due::NearExpiry), "page by page");
+
+    assert_eq!(keys.tell(189, 1), not_due);
+    assert_eq!(keys.tell(190, 1), Outcome::Done);
+    assert_eq!(keys.tell(190, 1), not_due, "twice");
+    assert_eq!(keys.due(), [(180, Due::Rotate, id(1))]);
+    keys.update(191, Some(true), None);
+    assert_eq!(keys.tell(191, 1), not_due, "another change is no reason to tell again");
+    keys.update(192, None, Some(270));
+    assert_eq!(keys.due(), [(250, Due::Rotate, id(1)), (260, Due::NearExpiry, id(1))]);
+    assert_eq!(keys.tell(265, 1), Outcome::Done);
+
+    let told = read::notices(&keys.kv, 0, 10).unwrap();
+    let told: Vec<_> = told.iter().map(|(_, n)| (n.name.to_string(), n.time / DAY, n.expires / DAY)).collect();
+    assert_eq!(told, [("K".into(), 190, 200), ("K".into(), 265, 270)]);
+    // Old events go when new ones come.
+    keys.update(266, None, Some(400));
+    assert_eq!(keys.tell(399, 1), Outcome::Done);
+    assert_eq!(read::notices(&keys.kv, 0, 10).unwrap().len(), 1);
+    keys.at(400, alice(), &Command::DeleteObject(key_ref("k")));
+    keys.at(400, alice(), &Command::PurgeObject(key_ref("k")));
+    assert!(keys.kv.scan(Table::Rotation, &[], &[0xff], 9).unwrap().is_empty());
+}
+
 #[test]
 fn an_unknown_command_stops_the_node() {
     let (mut kv, _) = setup();
@@ -398,6 +556,8 @@ fn golden_bytes() {
         object: ObjectRef { vault: VAULT, kind: Kind::Key, name: ObjectName::parse("k-1").unwrap() },
         policy: Some(rotation),
     });
+    let Command::PutVersion(due) = key.clone() else { unreachable!("it is one") };
+    let due = PutVersion { origin: Origin::Rotate, version: id(9), ..due };
     let others = [
         Command::SetPolicies(SetPolicies { vault: VAULT, seen: None, policies: vec![] }),
         Command::PutApplication(PutApplication {
@@ -495,6 +655,8 @@ fn golden_bytes() {
             kid: "kid".into(),
             public: PublicKey::Rsa { n: vec![3; 4], e: vec![1, 0, 1] },
         }),
+        Command::NoteNearExpiry(NoteNearExpiry { object: key_ref("k-1"), newest: id(3) }),
+        Command::RotateDue(RotateDue { put: due.clone(), newest: id(3) }),
     ];
     let commands = [
         key,
@@ -512,7 +674,9 @@ fn golden_bytes() {
     for (index, (actor, command)) in
         (5u64..).zip(commands.map(|c| (alice(), c)).chain(others.into_iter().map(|c| (Actor::System, c))))
     {
-        let e = entry(index, actor, 1_000 * index, &command, vec![vec![0xcc; 3]]);
+        // The system's commands come years later, so that what falls due has done so.
+        let time_ms = if actor == Actor::System { 1_000_000_000_000 } else { 1_000 * index };
+        let e = entry(index, actor, time_ms, &command, vec![vec![0xcc; 3]]);
         let bytes = e.to_bytes().unwrap();
         assert_eq!(Entry::from_bytes(&bytes).unwrap(), e);
         let outcome = apply(&mut kv, index, &e).unwrap();
@@ -552,7 +716,15 @@ fn a_deleted_vault_is_out_of_reach_and_comes_back_whole() {
 fn a_purged_vault_leaves_nothing_behind() {
     let mut w = World::new();
     let clean = |kv: &MemKv| {
-        let left = [Table::Objects, Table::Deleted, Table::Due, Table::Versions, Table::Material, Table::Policies];
+        let left = [
+            Table::Objects,
+            Table::Deleted,
+            Table::Due,
+            Table::Versions,
+            Table::Material,
+            Table::Policies,
+            Table::Rotation,
+        ];
         left.iter().all(|table| kv.scan(*table, &[], &[0xff; 64], 9).unwrap().is_empty())
     };
     for n in 0..1_100u64 {
@@ -582,7 +754,7 @@ fn a_purged_vault_leaves_nothing_behind() {
         assert_eq!(w.system(Command::EraseVault(vault.clone())), Outcome::Done);
         steps += 1;
     }
-    assert_eq!(steps, 2);
+    assert_eq!(steps, 3);
     assert!(clean(&w.kv));
     assert!(read::vaults_due(&w.kv, u64::MAX - 1, 9).unwrap().is_empty());
     assert_eq!(w.system(create_vault(id(1), "demo")), Outcome::Done);

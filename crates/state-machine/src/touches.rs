@@ -54,6 +54,8 @@ pub fn touches(command: &Command) -> Vec<ConflictKey> {
             object(c.vault, c.kind, c.name.folded())
         }
         Command::SetRotationPolicy(c) => object(c.object.vault, c.object.kind, c.object.name.folded()),
+        Command::RotateDue(c) => object(c.put.vault, c.put.kind, c.put.name.folded()),
+        Command::NoteNearExpiry(c) => object(c.object.vault, c.object.kind, c.object.name.folded()),
         Command::RestoreObject(c) => object(c.object.vault, c.object.kind, c.object.name.folded()),
     }
 }

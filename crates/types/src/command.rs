@@ -489,6 +489,25 @@ pub struct PutVersion {
     pub content: Content,
 }
 
+/// Adds a version because the key's rotation policy says so: by the service itself, and only when it is due. Its sealed
+/// material is blob 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotateDue {
+    /// The new version.
+    pub put: PutVersion,
+    /// The newest version when this was decided: if there is a newer one, somebody was quicker.
+    pub newest: Id128,
+}
+
+/// Writes the near-expiry event of a key's newest version: by the service itself, and only when it is due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteNearExpiry {
+    /// The key.
+    pub object: ObjectRef,
+    /// Its newest version when this was decided.
+    pub newest: Id128,
+}
+
 /// Replaces a key's rotation policy; `None` goes back to the default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetRotationPolicy {
@@ -652,4 +671,8 @@ commands! {
     RestoreObject(RestoreObject) = 15 v 1,
     /// See [`SetRotationPolicy`].
     SetRotationPolicy(SetRotationPolicy) = 16 v 1,
+    /// See [`RotateDue`].
+    RotateDue(RotateDue) = 17 v 1,
+    /// See [`NoteNearExpiry`].
+    NoteNearExpiry(NoteNearExpiry) = 18 v 1,
 }

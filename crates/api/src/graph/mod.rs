@@ -6,7 +6,7 @@ use crate::domain::{Origin, Resource};
 use crate::http::read_body;
 use crate::identity::certificate_key;
 use crate::management::{add_headers, authenticate, filter, segments, ArmError};
-use crate::service::{fresh_id, fresh_secret, now_ms, Service};
+use crate::service::{fresh_id, fresh_secret, Service};
 use crate::tokens::Principal;
 use actix_web::http::StatusCode;
 use actix_web::{web, HttpRequest, HttpResponse};
@@ -515,7 +515,7 @@ impl Graph<'_> {
             Some(text) => parse_rfc3339(text).map(Some).ok_or_else(|| bad(format!("'{name}' is no date."))),
             None => Ok(None),
         };
-        let now = now_ms() / 1000;
+        let now = self.service.now_ms() / 1000;
         let start = time("startDateTime")?.unwrap_or(now);
         let end = time("endDateTime")?.unwrap_or(start.saturating_add(SECRET_LIFE));
         if end <= start {

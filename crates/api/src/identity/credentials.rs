@@ -1,6 +1,6 @@
 //! Checking client secrets: expensive on purpose, and so bounded.
 
-use crate::service::now_ms;
+use crate::clock::now_ms;
 use claviger_crypto::{password, random};
 use claviger_state_machine::records::Application;
 use claviger_types::command::ClientSecret;

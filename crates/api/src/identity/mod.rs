@@ -41,7 +41,7 @@ impl IdentityError {
     fn response(&self) -> HttpResponse {
         let id = || crate::service::fresh_id().map(|id| id.guid()).unwrap_or_default();
         let (trace, correlation) = (id(), id());
-        let now = claviger_types::duration::rfc3339(crate::service::now_ms() / 1000).replace('T', " ");
+        let now = claviger_types::duration::rfc3339(crate::clock::now_ms() / 1000).replace('T', " ");
         let status = actix_web::http::StatusCode::from_u16(self.status).unwrap_or_default();
         HttpResponse::build(status).insert_header(("cache-control", "no-store")).json(json!({
             "error": self.error,

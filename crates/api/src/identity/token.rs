@@ -4,7 +4,7 @@ use super::credentials::Checked;
 use super::{assertion, tenant_of, IdentityError, TenantRef};
 use crate::call::query_parameter;
 use crate::domain::Origin;
-use crate::service::{fresh_id, now_ms, Service};
+use crate::service::{fresh_id, Service};
 use actix_web::HttpResponse;
 use base64::Engine;
 use claviger_state_machine::read;
@@ -68,7 +68,7 @@ pub(super) async fn issue(
             let text = format!("The 'client_assertion_type' must be '{}'.", assertion::TYPE);
             return Err(IdentityError::new(401, "invalid_client", 700_027, text));
         }
-        assertion::check(service, origin, &application, &assertion, now_ms() / 1000)?;
+        assertion::check(service, origin, &application, &assertion, service.now_ms() / 1000)?;
         return answer(service, origin, &application, &audience, v1, "2");
     }
     let secret = form.get("client_secret").map(Zeroizing::new).or(basic_secret);
@@ -145,7 +145,7 @@ fn answer(
     v1: bool,
     how: &str,
 ) -> Result<HttpResponse, IdentityError> {
-    let now = now_ms() / 1000;
+    let now = service.now_ms() / 1000;
     let (tid, oid) = (application.tenant.guid(), application.oid.guid());
     let issuer = origin.issuer(&tid);
     let unique = fresh_id().map(|id| crate::wire::b64(&id.0)).map_err(|_| IdentityError::unavailable())?;

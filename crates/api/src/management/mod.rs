@@ -17,7 +17,7 @@ use crate::call::query_parameter;
 use crate::domain::{Origin, Resource};
 use crate::error::TokenFault;
 use crate::http::read_body;
-use crate::service::{now_ms, Service};
+use crate::service::Service;
 use crate::tokens::Principal;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::StatusCode;
@@ -189,7 +189,7 @@ pub(crate) fn authenticate(
         let text = "Authentication failed. The 'Authorization' header is missing.".to_owned();
         return Err(token_error("AuthenticationFailed", text));
     };
-    let principal = service.principal(token.trim(), now_ms() / 1000).map_err(|fault| match fault {
+    let principal = service.principal(token.trim(), service.now_ms() / 1000).map_err(|fault| match fault {
         TokenFault::Expired => token_error("ExpiredAuthenticationToken", "The access token has expired.".into()),
         _ => token_error("InvalidAuthenticationToken", "The access token is invalid.".into()),
     })?;

@@ -7,12 +7,15 @@ use crate::service::fresh_id;
 use crate::wire::{AttributesIn, Bytes, ReleasePolicyJson};
 use claviger_crypto::byok;
 use claviger_crypto::jwk::{self, Imported, PrivateJwk};
-use claviger_crypto::provider::LoadedKey;
+use claviger_crypto::provider::{Generated, LoadedKey};
 use claviger_crypto::secret::SecretBytes;
 use claviger_crypto::CryptoError;
 use claviger_state_machine::read;
 use claviger_types::alg::{Curve, Family, KeySpec, Kty, PublicKey};
-use claviger_types::command::{Attributes, Command, Content, Origin, PutVersion, ReleasePolicy, Tags, UpdateVersion};
+use claviger_types::command::{
+    Attributes, Command, Content, Origin, PutVersion, ReleasePolicy, RotationPolicy, Tags, UpdateVersion,
+};
+use claviger_types::duration::IsoDuration;
 use claviger_types::name::{Id128, Kind, ObjectName};
 use claviger_types::outcome::ObjectVersion;
 use serde::Deserialize;
@@ -102,7 +105,7 @@ fn parse_curve(crv: Option<&str>) -> Result<Curve, ServiceError> {
 }
 
 /// Whether `-HSM` kinds can be had here.
-fn check_hsm(call: &Call<'_>, kty: Kty) -> Result<(), ServiceError> {
+pub(super) fn check_hsm(call: &Call<'_>, kty: Kty) -> Result<(), ServiceError> {
     if !kty.is_hsm() {
         return Ok(());
     }
@@ -168,16 +171,62 @@ fn check_export(kty: Kty, exportable: bool, policy: Option<&ReleasePolicy>) -> R
 }
 
 /// A new version, ready to be sealed and proposed.
-pub(super) struct NewKey {
-    pub(super) origin: Origin,
-    pub(super) kty: Kty,
-    pub(super) public: PublicKey,
-    pub(super) private: SecretBytes,
-    pub(super) key_ops: Vec<String>,
-    pub(super) exportable: bool,
-    pub(super) release_policy: Option<ReleasePolicy>,
-    pub(super) attributes: Attributes,
-    pub(super) tags: Tags,
+pub(crate) struct NewKey {
+    pub(crate) origin: Origin,
+    pub(crate) kty: Kty,
+    pub(crate) public: PublicKey,
+    pub(crate) private: SecretBytes,
+    pub(crate) key_ops: Vec<String>,
+    pub(crate) exportable: bool,
+    pub(crate) release_policy: Option<ReleasePolicy>,
+    pub(crate) attributes: Attributes,
+    pub(crate) tags: Tags,
+}
+
+impl NewKey {
+    /// The version that follows `newest` when it is rotated (contract 10.4): of the same kind, with the same operations,
+    /// tags and release policy; `exp` is the policy's. `None` when `newest` is no key.
+    pub(crate) fn successor(
+        made: Generated,
+        newest: ObjectVersion,
+        policy: Option<&RotationPolicy>,
+        now: u64,
+    ) -> Option<Self> {
+        let Content::Key { kty, key_ops, exportable, release_policy, .. } = newest.content else { return None };
+        let life = policy.and_then(|policy| policy.expiry_time.as_deref()).and_then(IsoDuration::parse);
+        let expires = life.map(|life| life.after(now));
+        Some(Self {
+            origin: Origin::Rotate,
+            kty,
+            public: made.public,
+            private: made.private,
+            key_ops,
+            exportable,
+            release_policy,
+            attributes: Attributes { enabled: true, not_before: None, expires },
+            tags: newest.tags,
+        })
+    }
+
+    /// The command body; the private half goes beside it, sealed.
+    pub(crate) fn into_put(self, vault: Id128, name: ObjectName, version: Id128) -> PutVersion {
+        PutVersion {
+            vault,
+            kind: Kind::Key,
+            name,
+            origin: self.origin,
+            version,
+            attributes: self.attributes,
+            tags: self.tags,
+            content: Content::Key {
+                kty: self.kty,
+                public: self.public,
+                key_ops: self.key_ops,
+                exportable: self.exportable,
+                release_policy: self.release_policy,
+            },
+        }
+    }
 }
 
 /// Seals and proposes a new version, and answers with its bundle.
@@ -186,22 +235,7 @@ pub(super) async fn put(call: &Call<'_>, name: ObjectName, new: NewKey) -> Resul
     let folded = name.folded();
     let label = call.label(&folded, version);
     let sealed = call.service.sealer.seal(call.vault(), label, new.private.expose())?;
-    let command = Command::PutVersion(PutVersion {
-        vault: call.vault().id,
-        kind: Kind::Key,
-        name,
-        origin: new.origin,
-        version,
-        attributes: new.attributes,
-        tags: new.tags,
-        content: Content::Key {
-            kty: new.kty,
-            public: new.public,
-            key_ops: new.key_ops,
-            exportable: new.exportable,
-            release_policy: new.release_policy,
-        },
-    });
+    let command = Command::PutVersion(new.into_put(call.vault().id, name, version));
     let object = call.propose_version(command, vec![sealed]).await?;
     Reply::ok(&call.render.bundle(&object))
 }
@@ -255,18 +289,41 @@ pub(crate) async fn import(call: &Call<'_>) -> Result<Reply, ServiceError> {
     let name = call.name()?.clone();
     check_not_deleted(call, &name)?;
     let imported = match &jwk.key_hsm {
-        Some(blob) => open_transfer(call, kty, jwk.crv.as_deref(), &blob.0)?,
-        None => jwk::import(&private_jwk(&jwk, kty)?).map_err(import_error)?,
+        Some(blob) => {
+            let Transfer { key, ciphertext, curve } = open_transfer(call, kty, jwk.crv.as_deref(), &blob.0)?;
+            slow(call, kty, move || {
+                let target = byok::unwrap_transfer(&*key, &ciphertext).map_err(|_| CryptoError::Failed)?;
+                byok::parse_pkcs8(kty.family(), curve, &target)
+            })
+            .await?
+        }
+        None => {
+            let private = private_jwk(&jwk, kty)?;
+            slow(call, kty, move || jwk::import(&private)).await?
+        }
     };
-    let Imported { public, private, .. } = imported;
+    let Imported { public, private, .. } = imported.map_err(import_error)?;
     let origin = Origin::Import;
     put(call, name, NewKey { origin, kty, public, private, key_ops, exportable, release_policy, attributes, tags })
         .await
 }
 
+/// Primality tests take tens of milliseconds: not on the threads that answer requests. The rest takes less than a signature.
+async fn slow<T: Send + 'static>(
+    call: &Call<'_>,
+    kty: Kty,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ServiceError> {
+    match kty.family() {
+        Family::Rsa => call.service.keygen.run(work).await,
+        Family::Ec | Family::Oct => Ok(work()),
+    }
+}
+
 fn import_error(error: CryptoError) -> ServiceError {
     match error {
         CryptoError::Internal(_) => error.into(),
+        CryptoError::Failed => ServiceError::BadParameter("The key transfer blob could not be opened.".into()),
         _ => {
             ServiceError::BadParameter("The key material is malformed, inconsistent or of an unsupported size.".into())
         }
@@ -288,8 +345,15 @@ fn private_jwk(jwk: &JwkIn, kty: Kty) -> Result<PrivateJwk, ServiceError> {
     Ok(private)
 }
 
-/// Opens a `.byok` file with its key-exchange key, which must be in this vault and be for nothing else (contract 10.3).
-fn open_transfer(call: &Call<'_>, kty: Kty, crv: Option<&str>, blob: &[u8]) -> Result<Imported, ServiceError> {
+/// What a `.byok` file holds, with the key that opens it.
+struct Transfer {
+    key: Arc<dyn LoadedKey>,
+    ciphertext: Vec<u8>,
+    curve: Option<Curve>,
+}
+
+/// Reads a `.byok` file and finds its key-exchange key, which must be in this vault and be for nothing else (contract 10.3).
+fn open_transfer(call: &Call<'_>, kty: Kty, crv: Option<&str>, blob: &[u8]) -> Result<Transfer, ServiceError> {
     if !kty.is_hsm() {
         return bad("'key_hsm' goes with hardware-protected key types only.");
     }
@@ -315,13 +379,11 @@ fn open_transfer(call: &Call<'_>, kty: Kty, crv: Option<&str>, blob: &[u8]) -> R
         return Err(ServiceError::Disabled { kind: Kind::Key, operation: "import" });
     }
     let key = load(call, &folded, &object)?;
-    let wrong = |_| ServiceError::BadParameter("The key transfer blob could not be opened.".into());
-    let target = byok::unwrap_transfer(&*key, &blob.ciphertext.0).map_err(wrong)?;
     let curve = match kty.family() {
         Family::Ec => Some(parse_curve(crv)?),
         _ => None,
     };
-    byok::parse_pkcs8(kty.family(), curve, &target).map_err(import_error)
+    Ok(Transfer { key, ciphertext: blob.ciphertext.0.clone(), curve })
 }
 
 /// The parsed private key of a version that the state has allowed to be used.

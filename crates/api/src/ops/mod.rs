@@ -4,6 +4,7 @@ pub(crate) mod backup;
 pub(crate) mod crypto;
 pub(crate) mod keys;
 pub(crate) mod objects;
+pub(crate) mod release;
 pub(crate) mod rotation;
 pub(crate) mod secrets;
 mod validate;
@@ -28,10 +29,11 @@ pub(crate) async fn run(call: &Call<'_>) -> Result<Reply, ServiceError> {
         Op::KeyUnwrap => crypto::decrypt(call, crypto::UNWRAP),
         Op::KeySign => crypto::sign(call),
         Op::KeyVerify => crypto::verify(call),
-        Op::KeyRelease => Err(ServiceError::NotImplemented("Key release")),
-        Op::KeySecureWrap | Op::KeySecureUnwrap => Err(ServiceError::NotImplemented("Secure key wrapping")),
-        Op::KeyAttestation => Err(ServiceError::NotImplemented("Key attestation")),
-        Op::RandomBytes => Err(ServiceError::BadParameter("Random bytes are made by a Managed HSM only.".into())),
+        Op::KeyRelease => release::release(call),
+        // Contract section 13: a vault refuses what only a Managed HSM has.
+        Op::KeySecureWrap | Op::KeySecureUnwrap => Err(ServiceError::ManagedHsmOnly("Secure key wrapping")),
+        Op::KeyAttestation => Err(ServiceError::ManagedHsmOnly("Key attestation")),
+        Op::RandomBytes => Err(ServiceError::ManagedHsmOnly("Generation of random bytes")),
         Op::SecretSet => secrets::set(call).await,
         Op::SecretGet => secrets::get(call),
         Op::SecretUpdate => secrets::update(call).await,

@@ -1,12 +1,11 @@
 //! Rotation and rotation policies (contract section 10.4).
 
-use super::keys::{put, NewKey};
+use super::keys::{check_hsm, put, NewKey};
 use crate::call::{unexpected, Call, Reply};
 use crate::error::ServiceError;
 use claviger_state_machine::read;
-use claviger_types::command::{
-    Attributes, Command, Content, ObjectRef, Origin, RotateTrigger, RotationPolicy, SetRotationPolicy,
-};
+use claviger_state_machine::rotation::NOTIFY_DEFAULT;
+use claviger_types::command::{Command, Content, ObjectRef, RotateTrigger, RotationPolicy, SetRotationPolicy};
 use claviger_types::duration::IsoDuration;
 use claviger_types::name::Kind;
 use claviger_types::outcome::Outcome;
@@ -17,9 +16,6 @@ const EXPIRY_DAYS_MIN: u32 = 28;
 
 /// Rotation happens at least so many days after creation and before expiry.
 const ROTATE_DAYS_MIN: u32 = 7;
-
-/// When near-expiry events are due unless the policy says otherwise.
-const NOTIFY_DEFAULT: &str = "P30D";
 
 #[derive(Debug, Deserialize, Serialize, Default)]
 struct PolicyJson {
@@ -204,23 +200,10 @@ pub(crate) async fn rotate(call: &Call<'_>) -> Result<Reply, ServiceError> {
         Ok((head, read::live(view, vault, Kind::Key, &folded, None)?))
     })?;
     let (Some(head), Some(newest)) = (head, newest) else { return Err(call.not_found()) };
-    let Content::Key { kty, public, key_ops, exportable, release_policy } = newest.content else {
-        return Err(ServiceError::Internal);
-    };
-    let life = head.rotation.and_then(|policy| policy.expiry_time).and_then(|text| IsoDuration::parse(&text));
-    let expires = life.map(|life| life.after(call.now));
+    let Content::Key { kty, public, .. } = &newest.content else { return Err(ServiceError::Internal) };
+    check_hsm(call, *kty)?;
     let made = call.service.keygen.generate(public.spec()).await?;
-    let new = NewKey {
-        origin: Origin::Rotate,
-        kty,
-        public: made.public,
-        private: made.private,
-        key_ops,
-        exportable,
-        release_policy,
-        attributes: Attributes { enabled: true, not_before: None, expires },
-        tags: newest.tags,
-    };
+    let new = NewKey::successor(made, newest, head.rotation.as_ref(), call.now).ok_or(ServiceError::Internal)?;
     put(call, name, new).await
 }
 

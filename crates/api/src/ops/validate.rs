@@ -1,6 +1,7 @@
 //! Rules for what clients send (contract sections 5 and 6).
 
 use crate::error::ServiceError;
+use crate::release_policy::Policy;
 use crate::wire::{AttributesIn, ReleasePolicyJson};
 use claviger_types::command::{Attributes, ReleasePolicy, Tags};
 
@@ -63,6 +64,11 @@ pub(super) fn key_ops(given: Option<Vec<String>>) -> Result<Option<Vec<String>>,
     Ok(Some(given))
 }
 
+fn is_json(content_type: &str) -> bool {
+    content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+        && content_type.len() <= 64
+}
+
 /// A release policy: base64url of a JSON object (contract 10.6).
 pub(super) fn release_policy(given: Option<ReleasePolicyJson>) -> Result<Option<ReleasePolicy>, ServiceError> {
     let Some(given) = given else { return Ok(None) };
@@ -70,8 +76,11 @@ pub(super) fn release_policy(given: Option<ReleasePolicyJson>) -> Result<Option<
     let Some(data) = data.filter(|data| data.len() <= RELEASE_POLICY_BYTES_MAX) else {
         return bad("'release_policy.data' must be base64url of at most 32 KiB.");
     };
-    if !serde_json::from_slice::<serde_json::Value>(&data).is_ok_and(|json| json.is_object()) {
-        return bad("'release_policy.data' must be a JSON object.");
+    if let Err(why) = Policy::parse(&data) {
+        return bad(format!("'release_policy.data' is not a key release policy: {why}."));
+    }
+    if given.content_type.as_ref().is_some_and(|text| !is_json(text)) {
+        return bad("'release_policy.contentType' must be 'application/json; charset=utf-8'.");
     }
     Ok(Some(ReleasePolicy { content_type: given.content_type, data, immutable: given.immutable.unwrap_or(false) }))
 }
