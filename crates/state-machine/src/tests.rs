@@ -754,7 +754,7 @@ fn a_purged_vault_leaves_nothing_behind() {
         assert_eq!(w.system(Command::EraseVault(vault.clone())), Outcome::Done);
         steps += 1;
     }
-    assert_eq!(steps, 3);
+    assert_eq!(steps, 4);
     assert!(clean(&w.kv));
     assert!(read::vaults_due(&w.kv, u64::MAX - 1, 9).unwrap().is_empty());
     assert_eq!(w.system(create_vault(id(1), "demo")), Outcome::Done);
