@@ -36,6 +36,9 @@ pub struct ServiceConfig {
     pub authorities: Vec<Authority>,
     /// What time it is.
     pub clock: Clock,
+    /// Whether a new vault gets access policies although roles were asked for. Current `az` asks for roles unless told
+    /// otherwise, and then refuses `az keyvault set-policy`, which programs of before know; off, the request is honoured.
+    pub policies_where_rbac_is_asked: bool,
 }
 
 /// The service of one node.
@@ -101,8 +104,9 @@ impl Service {
         matches!(reads, Ok(Ok(()))) && self.is_set_up().unwrap_or(false)
     }
 
+    /// A vault that is not soft-deleted.
     pub(crate) fn vault_by_id(&self, id: Id128) -> Result<Option<Vault>, ServiceError> {
-        Ok(self.node.view(|view| read::vault(view, id))?)
+        Ok(self.node.view(|view| read::live_vault(view, id))?)
     }
 
     /// Proposes a command in the name of `actor` and waits for its outcome.
@@ -124,4 +128,10 @@ impl Service {
 /// A random GUID.
 pub fn fresh_id() -> Result<Id128, claviger_crypto::CryptoError> {
     Ok(Id128::from_random(random::bytes()?))
+}
+
+/// A random client secret.
+pub(crate) fn fresh_secret() -> Result<String, ServiceError> {
+    // 30 bytes: 240 bits, 40 characters like those that clients know.
+    Ok(crate::wire::b64(&random::bytes::<30>()?))
 }

@@ -1,24 +1,28 @@
 //! First things: what a new world needs before a client can use it, and what operators add later.
 
 use crate::error::ServiceError;
-use crate::service::{fresh_id, Service};
+use crate::service::{fresh_id, fresh_secret, Service};
 use crate::tokens::TOKEN_KEY;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use base64::Engine;
 use claviger_crypto::provider::{AwsLc, CryptoProvider};
-use claviger_crypto::{jwt, password, random};
+use claviger_crypto::{jwt, password};
 use claviger_state_machine::read;
 use claviger_types::alg::KeySpec;
 use claviger_types::command::{
-    Actor, Command, CreateVault, InitWorld, PutApplication, PutSubscription, PutTenant, PutTokenKey,
+    Actor, AddClientSecret, ClientSecret, Command, CreateVault, InitWorld, PrincipalKind, PutApplication,
+    PutResourceGroup, PutRoleAssignment, PutSubscription, PutTenant, PutTokenKey, Tags,
 };
 use claviger_types::name::{Id128, VaultName};
 use claviger_types::outcome::{Outcome, Refusal};
-use claviger_types::permission::{AccessPolicy, KeyPermission, SecretPermission};
+use claviger_types::permission::AccessPolicy;
+use claviger_types::role::{self, Scope};
+use claviger_types::vault::VaultSettings;
 use serde::{Deserialize, Serialize};
 
 /// Days between delete and purge unless a vault says otherwise.
 pub const RETENTION_DAYS: u16 = 90;
+
+/// Resource group of vaults that `dev` and operators make.
+pub(crate) const GROUP: &str = "claviger";
 
 /// What a first client needs to know. Holds a secret: `Debug` is not derived.
 #[derive(Serialize, Deserialize)]
@@ -74,11 +78,6 @@ pub enum AdminCommand {
     },
 }
 
-fn fresh_secret() -> Result<String, ServiceError> {
-    // 30 bytes: 240 bits, 40 characters like those that clients know.
-    Ok(URL_SAFE_NO_PAD.encode(random::bytes::<30>()?))
-}
-
 impl Service {
     async fn system(&self, command: Command, blobs: Vec<Vec<u8>>) -> Result<(), ServiceError> {
         match self.propose(Actor::System, &command, blobs).await? {
@@ -127,6 +126,8 @@ impl Service {
         let put = PutSubscription { subscription, tenant, display_name: "Claviger".into() };
         self.system(Command::PutSubscription(put), Vec::new()).await?;
         self.put_application(tenant, app, oid, "claviger-first-app", &plan.client_secret).await?;
+        self.make_owner(subscription, oid).await?;
+        self.put_group(subscription).await?;
         for name in &plan.vaults {
             let name = VaultName::parse(name).map_err(|_| ServiceError::Internal)?;
             if self.node.view(|view| read::vault_by_name(view, &name))?.is_none() {
@@ -134,6 +135,31 @@ impl Service {
             }
         }
         Ok(())
+    }
+
+    /// The resource group of vaults that are made without one.
+    async fn put_group(&self, subscription: Id128) -> Result<(), ServiceError> {
+        let put = PutResourceGroup {
+            subscription,
+            name: GROUP.into(),
+            location: self.config.region.clone(),
+            tags: Tags::new(),
+        };
+        self.system(Command::PutResourceGroup(put), Vec::new()).await
+    }
+
+    /// Makes a principal owner of a subscription.
+    async fn make_owner(&self, subscription: Id128, principal: Id128) -> Result<(), ServiceError> {
+        let put = PutRoleAssignment {
+            // The same one when it is repeated.
+            id: principal,
+            scope: Scope::subscription(subscription),
+            role: Id128::parse_guid(role::OWNER).map_err(|_| ServiceError::Internal)?,
+            principal,
+            principal_kind: PrincipalKind::ServicePrincipal,
+            description: None,
+        };
+        self.system(Command::PutRoleAssignment(put), Vec::new()).await
     }
 
     async fn add_token_key(&self) -> Result<(), ServiceError> {
@@ -168,8 +194,21 @@ impl Service {
             .await
             .map_err(|_| ServiceError::Internal)??;
         let display_name = display_name.to_owned();
-        let put = PutApplication { tenant, app, oid, display_name, secret_hashes: vec![hash] };
-        self.system(Command::PutApplication(put), Vec::new()).await
+        let put = PutApplication { tenant, app, object: fresh_id()?, oid, has_principal: true, display_name };
+        self.system(Command::PutApplication(put), Vec::new()).await?;
+        let known = self.node.view(|view| read::application(view, app))?;
+        if known.is_some_and(|known| !known.secrets.is_empty()) {
+            return Ok(());
+        }
+        let secret = ClientSecret {
+            id: fresh_id()?,
+            hash,
+            hint: secret.chars().take(3).collect(),
+            display_name: "first".into(),
+            start: 0,
+            end: None,
+        };
+        self.system(Command::AddClientSecret(AddClientSecret { tenant, app, secret }), Vec::new()).await
     }
 
     #[expect(clippy::too_many_arguments, reason = "the settings of a vault, each named where it is called")]
@@ -185,17 +224,21 @@ impl Service {
     ) -> Result<(), ServiceError> {
         let id = fresh_id()?;
         let wrapped = self.sealer.new_vault_key(id)?;
-        let policy =
-            AccessPolicy { tenant, oid, keys: KeyPermission::everything(), secrets: SecretPermission::everything() };
+        if self.node.view(|view| read::resource_group(view, subscription, GROUP))?.is_none() {
+            self.put_group(subscription).await?;
+        }
         let command = Command::CreateVault(CreateVault {
             id,
             name: name.clone(),
+            display_name: name.to_string(),
             tenant,
             subscription,
-            premium,
+            group: GROUP.into(),
+            location: self.config.region.clone(),
             retention_days,
             purge_protection,
-            policies: vec![policy],
+            settings: VaultSettings { premium, ..VaultSettings::default() },
+            policies: vec![AccessPolicy::everything(tenant, oid)],
         });
         self.system(command, vec![wrapped]).await
     }

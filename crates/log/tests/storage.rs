@@ -3,9 +3,11 @@
 use claviger_log::{check_order, Payload, RaftEntry, RaftLog, StateMachine, StateStore, TypeConfig};
 use claviger_state_machine::read;
 use claviger_types::command::{
-    Actor, Attributes, Command, Content, CreateVault, Entry, InitWorld, ObjectRef, Origin, PutVersion, Tags,
+    Actor, Attributes, Command, Content, CreateVault, Entry, InitWorld, ObjectRef, Origin, PutResourceGroup,
+    PutVersion, Tags,
 };
 use claviger_types::name::{Id128, Kind, ObjectName, VaultName};
+use claviger_types::vault::VaultSettings;
 use futures::stream;
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
@@ -44,20 +46,29 @@ fn id(n: u64) -> Id128 {
     Id128(bytes)
 }
 
-/// The n-th entry of a history: world, vault, then secrets that are set, deleted and purged.
+/// The n-th entry of a history: world, group, vault, then secrets that are set, deleted and purged.
 fn entry(index: u64) -> RaftEntry {
     let name = |i: u64| ObjectName::parse(&format!("s{}", i % 7)).unwrap();
     let object = |i| ObjectRef { vault: VAULT, kind: Kind::Secret, name: name(i) };
     let command = match index {
         1 => Command::InitWorld(InitWorld { world: Id128([9; 16]), region: "local".into() }),
-        2 => Command::CreateVault(CreateVault {
+        2 => Command::PutResourceGroup(PutResourceGroup {
+            subscription: Id128([3; 16]),
+            name: "g".into(),
+            location: "local".into(),
+            tags: Tags::new(),
+        }),
+        3 => Command::CreateVault(CreateVault {
             id: VAULT,
             name: VaultName::parse("demo").unwrap(),
             tenant: Id128([1; 16]),
             subscription: Id128([3; 16]),
-            premium: true,
+            display_name: "demo".into(),
+            group: "g".into(),
+            location: "local".into(),
             retention_days: 7,
             purge_protection: false,
+            settings: VaultSettings::default(),
             policies: vec![],
         }),
         n if n % 11 == 0 => Command::DeleteObject(object(n)),
@@ -212,12 +223,12 @@ async fn material_of_purged_objects_leaves_the_disk() {
         tags: Tags::new(),
         content: Content::Secret { content_type: None },
     });
-    apply(&state, 1, 2, 2).await;
+    apply(&state, 1, 3, 3).await;
     let mut machine = StateMachine::new(state.clone());
     let commands = [put, Command::DeleteObject(object.clone()), Command::PurgeObject(object)];
-    for (index, command) in (3..).zip(commands) {
+    for (index, command) in (4..).zip(commands) {
         // Purge by the service itself, long after the retention.
-        let time = if index == 5 { 1_000_000_000_000 } else { 1_000 };
+        let time = if index == 6 { 1_000_000_000_000 } else { 1_000 };
         let entry = Entry::new(id(index), Actor::System, time, &command, vec![marker.to_vec()]).unwrap();
         let log_id = openraft::LogId::new(LeaderId::new(1, 1).to_committed(), index);
         let entry = RaftEntry::new(log_id, EntryPayload::Normal(Payload(entry.to_bytes().unwrap())));

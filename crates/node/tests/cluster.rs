@@ -4,10 +4,11 @@ use claviger_node::peer::{self, AdminRequest};
 use claviger_node::{Identity, Member, Node, NodeConfig, NodeError, Peers, ReadMode, Role, Storage};
 use claviger_state_machine::read;
 use claviger_types::command::{
-    Actor, Attributes, Command, Content, CreateVault, Entry, InitWorld, Origin, PutVersion, Tags,
+    Actor, Attributes, Command, Content, CreateVault, Entry, InitWorld, Origin, PutResourceGroup, PutVersion, Tags,
 };
 use claviger_types::name::{Id128, Kind, ObjectName, VaultName};
 use claviger_types::outcome::{ObjectVersion, Outcome};
+use claviger_types::vault::VaultSettings;
 use std::future::Future;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -114,12 +115,21 @@ impl Cluster {
             name: VaultName::parse("demo").unwrap(),
             tenant: Id128([1; 16]),
             subscription: Id128([3; 16]),
-            premium: true,
+            display_name: "demo".into(),
+            group: "g".into(),
+            location: "local".into(),
             retention_days: 7,
             purge_protection: false,
+            settings: VaultSettings::default(),
             policies: vec![],
         });
-        for command in [world, vault] {
+        let group = Command::PutResourceGroup(PutResourceGroup {
+            subscription: Id128([3; 16]),
+            name: "g".into(),
+            location: "local".into(),
+            tags: Tags::new(),
+        });
+        for command in [world, group, vault] {
             assert_eq!(first.propose(&entry(fresh(), &command)).await.unwrap(), Outcome::Done);
         }
         cluster
