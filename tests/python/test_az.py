@@ -184,7 +184,7 @@ def test_policies(az: Az, vault: str) -> None:
     other = "11111111-2222-3333-4444-555555555555"
     made = az("keyvault", "set-policy", "-n", vault, "--object-id", other, "--key-permissions", "get", "purge", "all")
     entry = next(e for e in made["properties"]["accessPolicies"] if e["objectId"] == other)
-    assert entry["permissions"]["keys"] == ["all", "purge"]
+    assert entry["permissions"]["keys"] == ["all", "get", "purge"]
     made = az("keyvault", "delete-policy", "-n", vault, "--object-id", other)
     assert other not in [e["objectId"] for e in made["properties"]["accessPolicies"]]
     az("keyvault", "set-policy", "-n", vault, "--spn", az.application, "--secret-permissions", "list")
@@ -343,6 +343,23 @@ def test_the_directory(az: Az, vault: str, tmp_path: Path) -> None:
         az.tenant,
         env={"AZURE_CONFIG_DIR": str(tmp_path / "d")},
     )
+
+
+def test_a_certificate_signs_in(az: Az, tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path), "AZURE_CONFIG_DIR": str(tmp_path / "az")}
+    az.login(az.application, az.secret, home)
+    made = az("ad", "sp", "create-for-rbac", "--name", unique("robot-"), "--create-cert", env=home)
+    path = made["fileWithCertAndPrivateKey"]
+    scope = f"/subscriptions/{az.subscription}"
+    az("role", "assignment", "create", "--role", "Reader", "--assignee", made["appId"], "--scope", scope)
+    sign_in = ("login", "--service-principal", "-u", made["appId"], "--certificate", path, "--tenant", az.tenant)
+    own = {"AZURE_CONFIG_DIR": str(tmp_path / "own")}
+    assert [a["id"] for a in az(*sign_in, env=own)] == [az.subscription]
+    assert "demo" in [v["name"] for v in az("keyvault", "list", env=own)]
+    # A certificate of somebody else's.
+    other = az("ad", "sp", "create-for-rbac", "--name", unique("robot-"), "--create-cert", env=home)
+    wrong = [other["fileWithCertAndPrivateKey"] if word == path else word for word in sign_in]
+    az.refused(1, "AADSTS700027", *wrong, env={"AZURE_CONFIG_DIR": str(tmp_path / "wrong")})
 
 
 def test_what_is_not_there_says_so(az: Az) -> None:

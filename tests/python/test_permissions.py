@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import json
 import random
+import threading
+import time
 import uuid
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
-from harness import Dev, Place, Reply
+from harness import Cluster, Dev, Place, Reply, eventually
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -71,9 +73,12 @@ def ident(operation: tuple[Any, ...]) -> str:
 class World:
     """A vault for each model, and an application that has nothing but what a test gives it."""
 
-    def __init__(self, dev: Dev, place: Place):
-        self.place = place
-        self.subscription = dev.environment()["AZURE_SUBSCRIPTION_ID"]
+    def __init__(self, place: Place, subscription: str):
+        self.place, self.subscription = place, subscription
+        self.management, self.directory = "management.azure.com", "graph.microsoft.com"
+        if place.own_domain:
+            below = place.resource.removeprefix("https://vault.")
+            self.management, self.directory = f"management.{below}", f"graph.{below}"
         self.group = f"perm-{random.randrange(1 << 32):08x}"
         base = f"/subscriptions/{self.subscription}"
         self.arm("PUT", f"{base}/resourceGroups/{self.group}", {"location": "eastus"})
@@ -104,8 +109,9 @@ class World:
         )
         self.token = reply.json["access_token"]
 
-    def request(self, host: str, resource: str, method: str, target: str, body: Any) -> Any:
-        headers = {"Authorization": f"Bearer {self.place.token(resource)}", "Content-Type": "application/json"}
+    def request(self, host: str, method: str, target: str, body: Any) -> Any:
+        token = self.place.token(f"https://{host}")
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
         reply = self.place.http.request(method, host, target, data, headers)
         assert reply.status < 300, reply
@@ -113,10 +119,10 @@ class World:
 
     def arm(self, method: str, path: str, body: Any = None) -> Any:
         target = f"{path}?api-version=2022-07-01"
-        return self.request("management.azure.com", "https://management.azure.com", method, target, body)
+        return self.request(self.management, method, target, body)
 
     def graph(self, method: str, path: str, body: Any = None) -> Any:
-        return self.request("graph.microsoft.com", "https://graph.microsoft.com", method, f"/v1.0{path}", body)
+        return self.request(self.directory, method, f"/v1.0{path}", body)
 
     def policies(self, permissions: dict[str, list[str]]) -> None:
         entry = {"tenantId": self.place.tenant, "objectId": self.oid, "permissions": permissions}
@@ -131,7 +137,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(dev: Dev, dev_place: Place) -> World:
-    return World(dev, dev_place)
+    return World(dev_place, dev.environment()["AZURE_SUBSCRIPTION_ID"])
 
 
 def forbidden(reply: Reply, inner: str) -> bool:
@@ -205,3 +211,41 @@ def test_a_role_that_is_taken_back_is_gone_at_once(world: World) -> None:
         assert (world.call("roles", read).status == 404) is granted, scope
         world.arm("DELETE", path)
         assert forbidden(world.call("roles", read), "ForbiddenByRbac")
+
+
+def test_no_node_honours_a_role_that_was_taken_back_under_load(cluster: Cluster) -> None:
+    places = cluster.places()
+    world = World(places[0], cluster.credentials["subscription_id"])
+    name, vault = world.vaults["roles"]
+    secrets_user = "4633458b-17de-408a-b874-0445c86b69e6"
+    definition = f"/subscriptions/{world.subscription}/providers/Microsoft.Authorization/roleDefinitions/{secrets_user}"
+    path = f"{vault}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
+    world.arm("PUT", path, {"properties": {"roleDefinitionId": definition, "principalId": world.oid}})
+
+    stop = threading.Event()
+    # (node, when the call began, status)
+    calls: list[tuple[str, float, int]] = []
+
+    def load(place: Place) -> None:
+        while not stop.is_set():
+            began = time.monotonic()
+            reply = place.call("GET", "/secrets", vault=name, token=world.token)
+            calls.append((place.name, began, reply.status))
+
+    threads = [threading.Thread(target=load, args=(place,)) for place in places for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for place in places:
+            eventually("calls succeed", lambda place=place: sum(c[0] == place.name for c in calls) > 20)
+        world.arm("DELETE", path)
+        gone = time.monotonic()
+        before = len(calls)
+        for place in places:
+            eventually("calls go on", lambda place=place: sum(c[0] == place.name for c in calls[before:]) > 20)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert {node for node, _, status in calls if status == 200} == {place.name for place in places}
+    assert {status for _, began, status in calls if began >= gone} == {403}

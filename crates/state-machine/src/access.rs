@@ -108,6 +108,16 @@ pub(crate) fn has(kv: &impl Read, tenant: Id128, oid: Id128, required: &Required
             Some(vault) => allowed_in(kv, tenant, oid, &vault.scope(), action),
             None => Ok(false),
         },
+        // Whoever could choose the model freely could give itself by one what the other does not allow.
+        Required::ChangeVault { vault, action, rbac } => match read::vault(kv, *vault)? {
+            Some(vault) => {
+                let scope = vault.scope();
+                let assign = "Microsoft.Authorization/roleAssignments/write";
+                Ok(allowed_in(kv, tenant, oid, &scope, action)?
+                    && (vault.settings.rbac == *rbac || allowed_in(kv, tenant, oid, &scope, assign)?))
+            }
+            None => Ok(false),
+        },
         Required::InScope(scope, action) => allowed_in(kv, tenant, oid, scope, action),
         Required::Assign(scope, action, role) => may_assign(kv, tenant, oid, scope, action, *role),
         Required::Unassign(scope, action, principal, id) => {

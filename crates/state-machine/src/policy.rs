@@ -30,6 +30,15 @@ pub enum Required<'a> {
     Data(Id128, Need<'a>),
     /// An action of the resource manager on a vault.
     OnVault(Id128, &'static str),
+    /// The right to change a vault; and the right to assign roles in it, if that changes whether roles decide.
+    ChangeVault {
+        /// The vault.
+        vault: Id128,
+        /// The action on it.
+        action: &'static str,
+        /// Whether roles decide from now on.
+        rbac: bool,
+    },
     /// An action of the resource manager in a scope.
     InScope(Scope, &'static str),
     /// The right to assign this role in a scope.
@@ -78,7 +87,9 @@ pub fn required_permission(command: &Command) -> Required<'_> {
         Command::CreateVault(c) => {
             Required::InScope(Scope::group(c.subscription, &c.group), "Microsoft.KeyVault/vaults/write")
         }
-        Command::UpdateVault(c) => Required::OnVault(c.vault, "Microsoft.KeyVault/vaults/write"),
+        Command::UpdateVault(c) => {
+            Required::ChangeVault { vault: c.vault, action: "Microsoft.KeyVault/vaults/write", rbac: c.settings.rbac }
+        }
         Command::SetPolicies(c) => Required::OnVault(c.vault, "Microsoft.KeyVault/vaults/accessPolicies/write"),
         Command::DeleteVault(c) => Required::OnVault(c.vault, "Microsoft.KeyVault/vaults/delete"),
         Command::RecoverVault(c) => Required::OnVault(c.vault, "Microsoft.KeyVault/vaults/write"),

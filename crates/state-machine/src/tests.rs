@@ -798,6 +798,12 @@ fn the_vault_says_whether_policies_or_roles_decide() {
     };
     assert!(matches!(w.by(alice(), secret("mine", 1)), Outcome::Version(_)));
     assert_eq!(w.by(bob(), secret("mine", 2)), Outcome::Refused(Refusal::Forbidden));
+    // Who may not assign roles may not choose the model.
+    let contributor = id(40);
+    w.assign(2, "Key Vault Contributor", SUB, contributor);
+    let by = Actor::Principal { tenant: TENANT, oid: contributor };
+    assert_eq!(w.by(by.clone(), settings(true)), Outcome::Refused(Refusal::Forbidden));
+    assert_eq!(w.by(by, settings(false)), Outcome::Done);
     w.system(settings(true));
     assert_eq!(w.by(alice(), secret("mine", 3)), Outcome::Refused(Refusal::Forbidden));
     assert!(matches!(w.by(bob(), secret("mine", 4)), Outcome::Version(_)));

@@ -372,6 +372,17 @@ impl Graph<'_> {
                 if let Some(name) = body["displayName"].as_str() {
                     self.propose(put(&found, name.to_owned(), found.has_principal)).await?;
                 }
+                // Passwords that the list does not name are gone; new ones are made by `addPassword` only.
+                if let Some(list) = body["passwordCredentials"].as_array() {
+                    let kept = |secret: &ClientSecret| {
+                        let id = secret.id.guid();
+                        list.iter().any(|e| e["keyId"].as_str().is_some_and(|k| k.eq_ignore_ascii_case(&id)))
+                    };
+                    for secret in found.secrets.iter().filter(|secret| !kept(secret)) {
+                        let remove = RemoveClientSecret { tenant, app: found.app, id: secret.id };
+                        self.propose(Command::RemoveClientSecret(remove)).await?;
+                    }
+                }
                 if !body["keyCredentials"].is_null() {
                     let certificates = certificates(&body["keyCredentials"], &found.certificates)?;
                     let set = SetCertificates { tenant, app: found.app, certificates };
