@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh machine: `make run` and `make test`.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: build run test test-rust lint fmt setup clean
+.PHONY: build run test test-rust test-python lint fmt deny load setup clean
 
 # In CI the build cache lies outside the clone, so that RocksDB's C++ is compiled once per machine, not once per run.
 ifeq ($(CI),true)
@@ -20,7 +20,7 @@ run: build
 	target/release/claviger dev
 
 ## test: everything
-test: lint test-rust
+test: lint test-rust test-python
 
 ## lint: formatting and clippy without warnings (writes nothing)
 lint: setup
@@ -29,6 +29,20 @@ lint: setup
 
 test-rust: setup
 	cargo test --release --locked --workspace
+
+# The real SDKs, over real HTTPS, against `claviger dev` and clusters of three processes.
+test-python: build
+	@tests/python/venv.sh
+	.venv/bin/python -m pytest -c tests/python/pytest.ini tests/python
+
+## deny: advisories, licences and sources of dependencies (installs cargo-deny once; needs the advisory database)
+deny:
+	@command -v cargo-deny >/dev/null || { echo "setup: installing cargo-deny"; cargo install --locked cargo-deny; }
+	cargo deny check
+
+## load: requests per second and latency on one node and on three (loadtest/README.md)
+load: build
+	loadtest/run.sh
 
 ## fmt: formats the tree
 fmt:

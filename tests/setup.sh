@@ -9,6 +9,9 @@ command -v openssl >/dev/null || missing+=(openssl)
 # bindgen (RocksDB's bindings) loads libclang and needs clang's own headers.
 ls /usr/lib/llvm-*/lib/libclang.so* /usr/lib/llvm-*/lib/libclang-*.so* 2>/dev/null | grep -qv cpp || missing+=(libclang-dev)
 command -v clang >/dev/null || missing+=(clang)
+# The end-to-end tests run the real SDKs in a virtual environment (tests/python/venv.sh). Debian ships venv apart.
+command -v python3 >/dev/null || missing+=(python3)
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 
 if [ ${#missing[@]} -gt 0 ]; then
   echo "setup: installing Debian packages: ${missing[*]}"

@@ -10,10 +10,11 @@ use crate::wire::Renderer;
 use claviger_node::Node;
 use claviger_node::View;
 use claviger_state_machine::records::Vault;
-use claviger_state_machine::{read, ApplyError};
+use claviger_state_machine::{allowed as access, read, Access, ApplyError, Need};
 use claviger_types::command::{Actor, Command};
 use claviger_types::name::{Id128, Kind, ObjectName};
 use claviger_types::outcome::{Deletion, ObjectVersion, Outcome};
+use claviger_types::role::DATA_PREFIX;
 use serde::de::DeserializeOwned;
 use serde::Serialize;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub(crate) struct Call<'a> {
     name: Option<ObjectName>,
     pub(crate) query: &'a str,
     pub(crate) body: &'a [u8],
+    access: Access,
     /// Time of the request in seconds, never behind state time.
     pub(crate) now: u64,
 }
@@ -74,33 +76,72 @@ impl<'a> Call<'a> {
         if !matched.version.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
             return Err(ServiceError::InvalidName(format!("{}/{}", matched.name, matched.version)));
         }
-        let permission = matched.op.route().permission;
-        let vault = render.vault.id;
-        let (permitted, clock) = service.node().view(|view| {
-            let permitted = read::permitted(view, vault, principal.tenant, principal.oid, permission)?;
-            Ok::<_, ApplyError>((permitted, read::clock_ms(view)?))
+        let kind = matched.op.kind();
+        let need = Need {
+            permission: matched.op.route().permission,
+            action: matched.op.data_action(),
+            object: name.as_ref().map(|name| (kind, name)),
+        };
+        let vault = render.vault;
+        let (access, clock) = service.node().view(|view| {
+            let access = access(view, vault, principal.tenant, principal.oid, need)?;
+            Ok::<_, ApplyError>((access, read::clock_ms(view)?))
         })?;
-        let call = Self { service, render, principal, matched, name, query, body, now: now_ms.max(clock) / 1000 };
-        if permitted {
+        let now = now_ms.max(clock) / 1000;
+        let call = Self { service, render, principal, matched, name, query, body, access, now };
+        if access.is_granted() {
             Ok(call)
         } else {
             Err(call.forbidden())
         }
     }
 
+    /// The role assignment that let the caller in, where roles decide.
+    pub(crate) fn assignment(&self) -> Option<Id128> {
+        match self.access {
+            Access::ByRole(id) => Some(id),
+            Access::ByPolicy | Access::Denied => None,
+        }
+    }
+
+    /// Who asks, as error texts show it.
+    fn caller(&self) -> Box<Caller> {
+        Box::new(Caller {
+            app: self.principal.app.clone(),
+            oid: self.principal.oid.guid(),
+            issuer: self.principal.issuer.clone(),
+        })
+    }
+
     /// The refusal for lack of the route's permission.
     pub(crate) fn forbidden(&self) -> ServiceError {
+        if self.vault().settings.rbac {
+            let vault = self.vault();
+            let name = &vault.display_name;
+            let mut resource = format!(
+                "/subscriptions/{}/resourcegroups/{}/providers/microsoft.keyvault/vaults/{name}",
+                vault.subscription.guid(),
+                vault.group
+            )
+            .to_ascii_lowercase();
+            if let Some(object) = &self.name {
+                resource = format!("{resource}/{}/{object}", self.kind().collection());
+            }
+            return ServiceError::ForbiddenByRbac {
+                caller: self.caller(),
+                action: format!("{DATA_PREFIX}{}", self.matched.op.data_action()),
+                resource,
+                vault: vault.name.to_string(),
+                region: vault.location.clone(),
+            };
+        }
         let permission = self.matched.op.route().permission;
         ServiceError::Forbidden {
-            caller: Box::new(Caller {
-                app: self.principal.app.clone(),
-                oid: self.principal.oid.guid(),
-                issuer: self.principal.issuer.clone(),
-            }),
+            caller: self.caller(),
             collection: permission.collection(),
             permission: permission.as_str(),
             vault: self.vault().name.to_string(),
-            region: self.service.config.region.clone(),
+            region: self.vault().location.clone(),
         }
     }
 

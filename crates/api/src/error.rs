@@ -8,6 +8,7 @@ use claviger_state_machine::ApplyError;
 use claviger_types::name::Kind;
 use claviger_types::outcome::Refusal;
 use serde::Serialize;
+use std::fmt;
 
 /// Link of "does not have permission" texts.
 const LINK_PERMISSION: &str =
@@ -25,6 +26,12 @@ pub struct Caller {
     pub oid: String,
     /// Issuer.
     pub issuer: String,
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "appid={};oid={};iss={}", self.app, self.oid, self.issuer)
+    }
 }
 
 /// What is wrong with a token.
@@ -116,6 +123,39 @@ pub enum ServiceError {
         collection: &'static str,
         /// The permission.
         permission: &'static str,
+        /// The vault.
+        vault: String,
+        /// Its region.
+        region: String,
+    },
+    /// No role allows it, in a vault where roles decide.
+    ForbiddenByRbac {
+        /// Who asked.
+        caller: Box<Caller>,
+        /// The data action, in full.
+        action: String,
+        /// What it was to be done to.
+        resource: String,
+        /// The vault.
+        vault: String,
+        /// Its region.
+        region: String,
+    },
+    /// No rule of the vault's network lets the client in.
+    ForbiddenByFirewall {
+        /// Who asked.
+        caller: Box<Caller>,
+        /// Where from.
+        address: String,
+        /// The vault.
+        vault: String,
+        /// Its region.
+        region: String,
+    },
+    /// The vault may not be reached from outside.
+    ForbiddenByConnection {
+        /// Who asked.
+        caller: Box<Caller>,
         /// The vault.
         vault: String,
         /// Its region.
@@ -302,6 +342,29 @@ impl ServiceError {
                 );
                 (403, forbidden, Some("ForbiddenByPolicy"), text)
             }
+            E::ForbiddenByRbac { caller, action, resource, vault, region } => {
+                let text = format!(
+                    "Caller is not authorized to perform action on resource.\r\nIf role assignments, deny assignments or \
+                     role definitions were changed recently, please observe propagation time.\r\nCaller: {caller}\r\n\
+                     Action: '{action}'\r\nResource: '{resource}'\r\nAssignment: (not found)\r\nDenyAssignmentId: \
+                     null\r\nDecisionReason: 'DeniedWithNoValidRBAC' \r\nVault: {vault};location={region}\r\n"
+                );
+                (403, forbidden, Some("ForbiddenByRbac"), text)
+            }
+            E::ForbiddenByFirewall { caller, address, vault, region } => {
+                let text = format!(
+                    "Client address is not authorized and caller is not a trusted service.\r\nClient address: \
+                     {address}\r\nCaller: {caller}\r\nVault: {vault};location={region}"
+                );
+                (403, forbidden, Some("ForbiddenByFirewall"), text)
+            }
+            E::ForbiddenByConnection { caller, vault, region } => {
+                let text = format!(
+                    "Public network access is disabled and request is not from a trusted service nor via an approved \
+                     private link.\r\nCaller: {caller}\r\nVault: {vault};location={region}"
+                );
+                (403, forbidden, Some("ForbiddenByConnection"), text)
+            }
             E::OperationNotPermitted(operation) => {
                 let text = format!("Operation {operation} is not permitted on this key.");
                 (403, forbidden, Some("KeyOperationForbidden"), text)
@@ -451,7 +514,22 @@ pub fn from_refusal(
             ServiceError::BadParameter("AKV.SKR.1020: Immutable Key Release Policy cannot be modified.".into())
         }
         Refusal::VaultNotFound => ServiceError::VaultNotFound(String::new()),
-        Refusal::WorldState | Refusal::VaultExists | Refusal::VersionExists | Refusal::NotDue => {
+        Refusal::WorldState
+        | Refusal::VaultExists
+        | Refusal::VersionExists
+        | Refusal::NotDue
+        | Refusal::VaultDeleted
+        | Refusal::VaultNotDeleted
+        | Refusal::Changed
+        | Refusal::GroupNotFound
+        | Refusal::GroupNotEmpty
+        | Refusal::AssignmentExists
+        | Refusal::AssignmentNotFound
+        | Refusal::RoleNotFound
+        | Refusal::RoleExists
+        | Refusal::RoleInUse
+        | Refusal::PrincipalNotFound
+        | Refusal::TooMany => {
             tracing::error!(?refusal, "the state machine refused what it should not have been asked");
             ServiceError::Internal
         }

@@ -6,18 +6,18 @@
 
 use crate::call::{query_parameter, Call, Reply};
 use crate::domain::{self, Origin, Plane, Resource};
-use crate::error::{ServiceError, TokenFault};
+use crate::error::{Caller, ServiceError, TokenFault};
 use crate::service::{fresh_id, Service};
 use crate::tokens::Principal;
 use crate::version::ApiVersion;
 use crate::wire::Renderer;
-use crate::{identity, ops, route};
+use crate::{graph, identity, management, ops, route};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::StatusCode;
 use actix_web::{web, HttpRequest, HttpResponse, HttpResponseBuilder};
 use claviger_state_machine::read;
 use claviger_state_machine::records::Vault;
-use claviger_types::name::VaultName;
+use claviger_types::name::{Id128, VaultName};
 use futures::StreamExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,11 +44,11 @@ pub(crate) async fn handle(request: HttpRequest, payload: web::Payload, service:
             exchange.vault(&label, payload).await
         }
         Some((origin, Plane::Login)) => ("Token", identity::handle(&request, payload, &service, &origin).await),
-        Some((_, Plane::Management)) => {
-            ("Management", error_response(&ServiceError::NotImplemented("The resource manager"), None))
+        Some((origin, Plane::Management)) => {
+            ("Management", management::handle(&request, payload, &service, &origin).await)
         }
-        Some((_, Plane::Graph)) => ("Graph", error_response(&ServiceError::NotImplemented("The directory"), None)),
-        None => ("Health", health(&request, &service)),
+        Some((origin, Plane::Graph)) => ("Graph", graph::handle(&request, payload, &service, &origin).await),
+        None => ("Health", health(&request, &service).await),
     };
     let elapsed = started.elapsed();
     let status = response.status();
@@ -67,13 +67,13 @@ pub(crate) async fn handle(request: HttpRequest, payload: web::Payload, service:
 }
 
 /// Health and nothing else, for hosts that are no part of the service: load balancers ask by address.
-pub(crate) fn health(request: &HttpRequest, service: &Service) -> HttpResponse {
+pub(crate) async fn health(request: &HttpRequest, service: &Service) -> HttpResponse {
     let text = |status: StatusCode, text: &'static str| {
         HttpResponse::build(status).content_type("text/plain; charset=utf-8").body(text)
     };
     match request.path() {
         "/healthz/live" => text(StatusCode::OK, "live\n"),
-        "/healthz/ready" if service.is_ready() => text(StatusCode::OK, "ready\n"),
+        "/healthz/ready" if service.is_ready().await => text(StatusCode::OK, "ready\n"),
         "/healthz/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
         _ => text(StatusCode::MISDIRECTED_REQUEST, "this host name is no part of the service\n"),
     }
@@ -89,7 +89,8 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     async fn vault(&self, label: &str, payload: web::Payload) -> (&'static str, HttpResponse) {
         let mut operation = "None";
-        let result = self.answer(label, payload, &mut operation).await;
+        let mut assignment = None;
+        let result = self.answer(label, payload, &mut operation, &mut assignment).await;
         let mut response = match result {
             Ok(reply) => {
                 let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -101,6 +102,10 @@ impl Exchange<'_> {
             Err((error, challenge)) => error_response(&error, challenge),
         };
         self.add_headers(response.headers_mut());
+        let assignment = assignment.and_then(|id| HeaderValue::from_str(&id.guid()).ok());
+        if let Some(value) = assignment {
+            response.headers_mut().insert(HeaderName::from_static("x-ms-keyvault-rbac-assignment-id"), value);
+        }
         (operation, response)
     }
 
@@ -149,6 +154,7 @@ impl Exchange<'_> {
         label: &str,
         payload: web::Payload,
         operation: &mut &'static str,
+        assignment: &mut Option<Id128>,
     ) -> Result<Reply, (ServiceError, Option<String>)> {
         let plain = |error| (error, None);
         let vault = self.find_vault(label).await.map_err(plain)?;
@@ -167,15 +173,43 @@ impl Exchange<'_> {
         // Looked up again behind the gate: policies and settings may have changed on another node.
         let vault = self.service.vault_by_id(vault.id).map_err(plain)?;
         let vault = vault.ok_or_else(|| plain(ServiceError::VaultNotFound(label.to_owned())))?;
+        self.firewall(&vault, &principal).map_err(plain)?;
         let render = Renderer { origin: self.origin.clone(), vault: &vault, version };
         let call = Call::authorize(self.service, render, principal, &matched, query, &body, now_ms).map_err(plain)?;
+        *assignment = call.assignment();
         ops::run(&call).await.map_err(plain)
+    }
+
+    /// The vault's network settings. The service's own address on the way is the client's: there is no proxy in front
+    /// of it that could be believed.
+    fn firewall(&self, vault: &Vault, principal: &Principal) -> Result<(), ServiceError> {
+        let settings = &vault.settings;
+        let admitted = |address| settings.network.as_ref().is_none_or(|network| network.admits(address));
+        let address = self.request.peer_addr().map(|peer| peer.ip().to_canonical());
+        let caller = || {
+            Box::new(Caller { app: principal.app.clone(), oid: principal.oid.guid(), issuer: principal.issuer.clone() })
+        };
+        let (name, region) = (vault.name.to_string(), vault.location.clone());
+        if !settings.public_network_access {
+            return Err(ServiceError::ForbiddenByConnection { caller: caller(), vault: name, region });
+        }
+        match address {
+            Some(address) if admitted(address) => Ok(()),
+            None if settings.network.as_ref().is_none_or(|network| network.allow_by_default) => Ok(()),
+            _ => {
+                let address = address.map_or_else(String::new, |address| address.to_string());
+                Err(ServiceError::ForbiddenByFirewall { caller: caller(), address, vault: name, region })
+            }
+        }
     }
 
     async fn find_vault(&self, label: &str) -> Result<Vault, ServiceError> {
         let missing = || ServiceError::VaultNotFound(label.to_owned());
         let name = VaultName::parse(label).map_err(|_| missing())?;
-        let look = || self.service.node.view(|view| read::vault_by_name(view, &name));
+        let look = || {
+            let found = self.service.node.view(|view| read::vault_by_name(view, &name));
+            found.map(|vault| vault.filter(|vault| vault.deletion.is_none()))
+        };
         if let Some(vault) = look()? {
             return Ok(vault);
         }
@@ -204,12 +238,8 @@ impl Exchange<'_> {
 
     /// The 401 with its challenge, in the exact grammar of contract section 2.
     fn challenge(&self, vault: &Vault, fault: TokenFault) -> (ServiceError, Option<String>) {
-        let error = match fault {
-            TokenFault::Missing => "",
-            _ => ", error=\"invalid_token\"",
-        };
         let challenge = format!(
-            "Bearer authorization=\"{}/{}\", resource=\"{}\"{error}",
+            "Bearer authorization=\"{}/{}\", resource=\"{}\"",
             self.origin.login_base(),
             vault.tenant.guid(),
             self.origin.vault_resource()

@@ -1,4 +1,4 @@
-//! HTTP: the data plane and the identity surface, over one node.
+//! HTTP: the data plane, the management plane and the identity surface, over one node.
 //!
 //! Requests are parsed into valid types, authorized, carried out and rendered; an operation works with a [`call::Call`],
 //! which cannot be had without the route's permission. Domain errors become the wire's in one place ([`error`]).
@@ -13,10 +13,12 @@ mod certificate;
 mod clock;
 pub mod domain;
 pub mod error;
+mod graph;
 mod http;
 mod identity;
 mod keycache;
 mod keygen;
+mod management;
 mod metrics;
 mod ops;
 mod release_policy;

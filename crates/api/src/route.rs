@@ -1,6 +1,7 @@
 //! The data plane's routes as a table that handlers, metrics and tests share (contract sections 10, 11 and 14).
 
 use crate::error::ServiceError;
+use claviger_state_machine::SECRET_UPDATE;
 use claviger_types::name::Kind;
 use claviger_types::permission::{KeyPermission as K, Permission, SecretPermission as S};
 
@@ -91,6 +92,16 @@ impl Op {
         match self.route().permission {
             Permission::Key(_) => Kind::Key,
             Permission::Secret(_) => Kind::Secret,
+        }
+    }
+
+    /// The data action that it takes where roles decide, without the provider's prefix. The counterpart of the
+    /// permission, but for secrets: metadata and updates have actions of their own (contract section 14).
+    pub fn data_action(self) -> &'static str {
+        match self {
+            Op::SecretUpdate => SECRET_UPDATE,
+            Op::DeletedSecretGet => Permission::Secret(S::List).data_action(),
+            other => other.route().permission.data_action(),
         }
     }
 

@@ -52,7 +52,7 @@ pub fn serve_admin(service: Arc<Service>, listener: TcpListener) -> io::Result<S
             "/metrics" => HttpResponse::Ok()
                 .content_type("text/plain; version=0.0.4; charset=utf-8")
                 .body(service.metrics.render(&service)),
-            _ => health(&request, &service),
+            _ => health(&request, &service).await,
         }
     }
     let data = web::Data::from(service);

@@ -20,6 +20,7 @@ use claviger_types::command::{Actor, Command, Entry};
 use claviger_types::name::Id128;
 use claviger_types::outcome::Outcome;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// Settings of the service that are not the cluster's.
@@ -35,6 +36,9 @@ pub struct ServiceConfig {
     pub authorities: Vec<Authority>,
     /// What time it is.
     pub clock: Clock,
+    /// Whether a new vault gets access policies although roles were asked for. Current `az` asks for roles unless told
+    /// otherwise, and then refuses `az keyvault set-policy`, which programs of before know; off, the request is honoured.
+    pub policies_where_rbac_is_asked: bool,
 }
 
 /// The service of one node.
@@ -52,6 +56,9 @@ pub struct Service {
     /// Places for requests under way.
     pub(crate) requests: Semaphore,
 }
+
+/// How long a node may take to find out that it is ready: longer than a round of a busy cluster, shorter than a probe waits.
+const READY: Duration = Duration::from_millis(900);
 
 /// Requests answered at once: with a body of the usual size each, well under a hundred megabytes.
 const REQUESTS_MAX: usize = 4096;
@@ -90,14 +97,16 @@ impl Service {
         self.sealer.seal_own(what, what, plain)
     }
 
-    /// Whether a load balancer should send requests here: the world is there and a leader is known.
-    pub fn is_ready(&self) -> bool {
-        let status = self.node.status();
-        status.stopped.is_none() && status.leader.is_some() && self.is_set_up().unwrap_or(false)
+    /// Whether a load balancer should send requests here: the world is there, and a read index comes in time. A leader that
+    /// has lost its quorum is not ready.
+    pub async fn is_ready(&self) -> bool {
+        let reads = tokio::time::timeout(READY, self.node.gate().check()).await;
+        matches!(reads, Ok(Ok(()))) && self.is_set_up().unwrap_or(false)
     }
 
+    /// A vault that is not soft-deleted.
     pub(crate) fn vault_by_id(&self, id: Id128) -> Result<Option<Vault>, ServiceError> {
-        Ok(self.node.view(|view| read::vault(view, id))?)
+        Ok(self.node.view(|view| read::live_vault(view, id))?)
     }
 
     /// Proposes a command in the name of `actor` and waits for its outcome.
@@ -119,4 +128,10 @@ impl Service {
 /// A random GUID.
 pub fn fresh_id() -> Result<Id128, claviger_crypto::CryptoError> {
     Ok(Id128::from_random(random::bytes()?))
+}
+
+/// A random client secret.
+pub(crate) fn fresh_secret() -> Result<String, ServiceError> {
+    // 30 bytes: 240 bits, 40 characters like those that clients know.
+    Ok(crate::wire::b64(&random::bytes::<30>()?))
 }

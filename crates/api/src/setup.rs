@@ -1,24 +1,28 @@
 //! First things: what a new world needs before a client can use it, and what operators add later.
 
 use crate::error::ServiceError;
-use crate::service::{fresh_id, Service};
+use crate::service::{fresh_id, fresh_secret, Service};
 use crate::tokens::TOKEN_KEY;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use base64::Engine;
 use claviger_crypto::provider::{AwsLc, CryptoProvider};
-use claviger_crypto::{jwt, password, random};
+use claviger_crypto::{jwt, password};
 use claviger_state_machine::read;
 use claviger_types::alg::KeySpec;
 use claviger_types::command::{
-    Actor, Command, CreateVault, InitWorld, PutApplication, PutSubscription, PutTenant, PutTokenKey,
+    Actor, AddClientSecret, ClientSecret, Command, CreateVault, InitWorld, PrincipalKind, PutApplication,
+    PutResourceGroup, PutRoleAssignment, PutSubscription, PutTenant, PutTokenKey, Tags,
 };
 use claviger_types::name::{Id128, VaultName};
 use claviger_types::outcome::{Outcome, Refusal};
-use claviger_types::permission::{AccessPolicy, KeyPermission, SecretPermission};
+use claviger_types::permission::AccessPolicy;
+use claviger_types::role::{self, Scope};
+use claviger_types::vault::VaultSettings;
 use serde::{Deserialize, Serialize};
 
 /// Days between delete and purge unless a vault says otherwise.
 pub const RETENTION_DAYS: u16 = 90;
+
+/// Resource group of vaults that `dev` and operators make.
+pub(crate) const GROUP: &str = "claviger";
 
 /// What a first client needs to know. Holds a secret: `Debug` is not derived.
 #[derive(Serialize, Deserialize)]
@@ -74,11 +78,6 @@ pub enum AdminCommand {
     },
 }
 
-fn fresh_secret() -> Result<String, ServiceError> {
-    // 30 bytes: 240 bits, 40 characters like those that clients know.
-    Ok(URL_SAFE_NO_PAD.encode(random::bytes::<30>()?))
-}
-
 impl Service {
     async fn system(&self, command: Command, blobs: Vec<Vec<u8>>) -> Result<(), ServiceError> {
         match self.propose(Actor::System, &command, blobs).await? {
@@ -97,24 +96,70 @@ impl Service {
         Ok(self.node.view(|view| read::world(view))?.is_some())
     }
 
-    /// Makes the world's first contents: token key, tenant, subscription, application, vaults.
-    pub async fn set_up(&self, vaults: &[VaultName]) -> Result<Welcome, ServiceError> {
-        let world = InitWorld { world: self.sealer.world(), region: self.config.region.clone() };
-        self.system(Command::InitWorld(world), Vec::new()).await?;
-        self.add_token_key().await?;
-        let (tenant, subscription) = (fresh_id()?, fresh_id()?);
+    /// Draws the ids and the secret of the first tenant, subscription and application. Nothing is changed yet: whoever keeps
+    /// the plan can carry it out again after a crash.
+    pub fn plan(vaults: &[VaultName]) -> Result<Welcome, ServiceError> {
+        Ok(Welcome {
+            tenant_id: fresh_id()?.guid(),
+            subscription_id: fresh_id()?.guid(),
+            client_id: fresh_id()?.guid(),
+            object_id: fresh_id()?.guid(),
+            client_secret: fresh_secret()?,
+            vaults: vaults.iter().map(VaultName::to_string).collect(),
+        })
+    }
+
+    /// Makes the world's first contents as planned. May be repeated: what is there already stays.
+    pub async fn set_up(&self, plan: &Welcome) -> Result<(), ServiceError> {
+        let id = |text: &str| Id128::parse_guid(text).map_err(|_| ServiceError::Internal);
+        let (tenant, subscription) = (id(&plan.tenant_id)?, id(&plan.subscription_id)?);
+        let (app, oid) = (id(&plan.client_id)?, id(&plan.object_id)?);
+        if !self.is_set_up()? {
+            let world = InitWorld { world: self.sealer.world(), region: self.config.region.clone() };
+            self.system(Command::InitWorld(world), Vec::new()).await?;
+        }
+        if self.node.view(|view| read::token_keys(view))?.is_empty() {
+            self.add_token_key().await?;
+        }
         let put = PutTenant { tenant, domain: "claviger.onmicrosoft.com".into(), display_name: "Claviger".into() };
         self.system(Command::PutTenant(put), Vec::new()).await?;
         let put = PutSubscription { subscription, tenant, display_name: "Claviger".into() };
         self.system(Command::PutSubscription(put), Vec::new()).await?;
-        let mut welcome = self.add_application(tenant, "claviger-first-app").await?;
-        welcome.subscription_id = subscription.guid();
-        let oid = Id128::parse_guid(&welcome.object_id).map_err(|_| ServiceError::Internal)?;
-        for name in vaults {
-            self.add_vault(name, tenant, subscription, oid, RETENTION_DAYS, false, true).await?;
-            welcome.vaults.push(name.to_string());
+        self.put_application(tenant, app, oid, "claviger-first-app", &plan.client_secret).await?;
+        self.make_owner(subscription, oid).await?;
+        self.put_group(subscription).await?;
+        for name in &plan.vaults {
+            let name = VaultName::parse(name).map_err(|_| ServiceError::Internal)?;
+            if self.node.view(|view| read::vault_by_name(view, &name))?.is_none() {
+                self.add_vault(&name, tenant, subscription, oid, RETENTION_DAYS, false, true).await?;
+            }
         }
-        Ok(welcome)
+        Ok(())
+    }
+
+    /// The resource group of vaults that are made without one.
+    async fn put_group(&self, subscription: Id128) -> Result<(), ServiceError> {
+        let put = PutResourceGroup {
+            subscription,
+            name: GROUP.into(),
+            location: self.config.region.clone(),
+            tags: Tags::new(),
+        };
+        self.system(Command::PutResourceGroup(put), Vec::new()).await
+    }
+
+    /// Makes a principal owner of a subscription.
+    async fn make_owner(&self, subscription: Id128, principal: Id128) -> Result<(), ServiceError> {
+        let put = PutRoleAssignment {
+            // The same one when it is repeated.
+            id: principal,
+            scope: Scope::subscription(subscription),
+            role: Id128::parse_guid(role::OWNER).map_err(|_| ServiceError::Internal)?,
+            principal,
+            principal_kind: PrincipalKind::ServicePrincipal,
+            description: None,
+        };
+        self.system(Command::PutRoleAssignment(put), Vec::new()).await
     }
 
     async fn add_token_key(&self) -> Result<(), ServiceError> {
@@ -127,23 +172,43 @@ impl Service {
     }
 
     async fn add_application(&self, tenant: Id128, display_name: &str) -> Result<Welcome, ServiceError> {
-        let (app, oid) = (fresh_id()?, fresh_id()?);
-        let secret = fresh_secret()?;
-        let for_hash = zeroize::Zeroizing::new(secret.clone());
+        let mut made = Self::plan(&[])?;
+        made.tenant_id = tenant.guid();
+        made.subscription_id = String::new();
+        let id = |text: &str| Id128::parse_guid(text).map_err(|_| ServiceError::Internal);
+        let (app, oid) = (id(&made.client_id)?, id(&made.object_id)?);
+        self.put_application(tenant, app, oid, display_name, &made.client_secret).await?;
+        Ok(made)
+    }
+
+    async fn put_application(
+        &self,
+        tenant: Id128,
+        app: Id128,
+        oid: Id128,
+        display_name: &str,
+        secret: &str,
+    ) -> Result<(), ServiceError> {
+        let for_hash = zeroize::Zeroizing::new(secret.to_owned());
         let hash = tokio::task::spawn_blocking(move || password::hash(&for_hash))
             .await
             .map_err(|_| ServiceError::Internal)??;
         let display_name = display_name.to_owned();
-        let put = PutApplication { tenant, app, oid, display_name, secret_hashes: vec![hash] };
+        let put = PutApplication { tenant, app, object: fresh_id()?, oid, has_principal: true, display_name };
         self.system(Command::PutApplication(put), Vec::new()).await?;
-        Ok(Welcome {
-            tenant_id: tenant.guid(),
-            subscription_id: String::new(),
-            client_id: app.guid(),
-            object_id: oid.guid(),
-            client_secret: secret,
-            vaults: Vec::new(),
-        })
+        let known = self.node.view(|view| read::application(view, app))?;
+        if known.is_some_and(|known| !known.secrets.is_empty()) {
+            return Ok(());
+        }
+        let secret = ClientSecret {
+            id: fresh_id()?,
+            hash,
+            hint: secret.chars().take(3).collect(),
+            display_name: "first".into(),
+            start: 0,
+            end: None,
+        };
+        self.system(Command::AddClientSecret(AddClientSecret { tenant, app, secret }), Vec::new()).await
     }
 
     #[expect(clippy::too_many_arguments, reason = "the settings of a vault, each named where it is called")]
@@ -159,17 +224,21 @@ impl Service {
     ) -> Result<(), ServiceError> {
         let id = fresh_id()?;
         let wrapped = self.sealer.new_vault_key(id)?;
-        let policy =
-            AccessPolicy { tenant, oid, keys: KeyPermission::everything(), secrets: SecretPermission::everything() };
+        if self.node.view(|view| read::resource_group(view, subscription, GROUP))?.is_none() {
+            self.put_group(subscription).await?;
+        }
         let command = Command::CreateVault(CreateVault {
             id,
             name: name.clone(),
+            display_name: name.to_string(),
             tenant,
             subscription,
-            premium,
+            group: GROUP.into(),
+            location: self.config.region.clone(),
             retention_days,
             purge_protection,
-            policies: vec![policy],
+            settings: VaultSettings { premium, ..VaultSettings::default() },
+            policies: vec![AccessPolicy::everything(tenant, oid)],
         });
         self.system(command, vec![wrapped]).await
     }
@@ -220,9 +289,19 @@ impl Service {
             AdminCommand::Init { vaults } => {
                 let vaults: Result<Vec<_>, _> = vaults.iter().map(|name| VaultName::parse(name)).collect();
                 let vaults = vaults.map_err(|_| "a vault's name breaks the rules".to_owned())?;
-                self.node.initialize().await.map_err(|e| e.to_string())?;
-                self.node.elect_if_alone().await.map_err(|e| e.to_string())?;
-                serde_json::to_vec(&self.set_up(&vaults).await.map_err(say)?)
+                if self.node.is_initialized().await.map_err(|e| e.to_string())? {
+                    // An init that was cut off before it gave anybody credentials may be finished.
+                    self.node.gate().check().await.map_err(|e| e.to_string())?;
+                    if self.node.view(|view| read::has_applications(view)).map_err(|e| e.to_string())? {
+                        return Err("this node belongs to a cluster already".into());
+                    }
+                } else {
+                    self.node.initialize().await.map_err(|e| e.to_string())?;
+                    self.node.elect_if_alone().await.map_err(|e| e.to_string())?;
+                }
+                let plan = Self::plan(&vaults).map_err(say)?;
+                self.set_up(&plan).await.map_err(say)?;
+                serde_json::to_vec(&plan)
             }
             AdminCommand::CreateVault { name, client_id, retention_days, purge_protection, standard } => {
                 self.node.gate().check().await.map_err(|e| e.to_string())?;

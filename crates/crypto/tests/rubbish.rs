@@ -167,7 +167,10 @@ proptest! {
     }
 
     #[test]
-    fn headers_of_tokens(header in "(\\{|\\[|\"|alg|RS256|kid|:|,|\\}|\\]|1|null|\\\\u00){0,12}", payload in vec(any::<u8>(), 0..30)) {
+    fn headers_of_tokens(
+        header in "(\\{|\\[|\"|alg|RS256|kid|:|,|\\}|\\]|1|null|\\\\u00){0,12}",
+        payload in vec(any::<u8>(), 0..30),
+    ) {
         use base64::Engine;
         let encode = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
         let token = format!("{}.{}.{}", encode(header.as_bytes()), encode(&payload), encode(&[1; 256]));

@@ -27,7 +27,12 @@ proptest! {
     }
 
     #[test]
-    fn opening_gives_back_what_was_sealed(id: [u8; 16], key: [u8; 32], what in description(), plain in vec(any::<u8>(), 0..300)) {
+    fn opening_gives_back_what_was_sealed(
+        id: [u8; 16],
+        key: [u8; 32],
+        what in description(),
+        plain in vec(any::<u8>(), 0..300),
+    ) {
         let key = SealKey::from_parts(id, SecretBytes::new(key.to_vec())).unwrap();
         let sealed = key.seal(&build(&what), &plain).unwrap();
         prop_assert_eq!(sealed.len(), plain.len() + OVERHEAD);
@@ -51,7 +56,12 @@ proptest! {
     }
 
     #[test]
-    fn sub_keys_differ(label_a in "[ab]{0,2}", context_a in vec(0u8..2, 0..3), label_b in "[ab]{0,2}", context_b in vec(0u8..2, 0..3)) {
+    fn sub_keys_differ(
+        label_a in "[ab]{0,2}",
+        context_a in vec(0u8..2, 0..3),
+        label_b in "[ab]{0,2}",
+        context_b in vec(0u8..2, 0..3),
+    ) {
         let key = SealKey::from_parts([1; 16], SecretBytes::new(vec![1; 32])).unwrap();
         let a = key.derive(&label_a, &context_a).unwrap();
         let b = key.derive(&label_b, &context_b).unwrap();

@@ -20,6 +20,6 @@ pub use gate::{ReadGate, ReadMode};
 pub use node::{Node, NodeConfig, Raft, Storage};
 pub use peer::{Identity, PeerError, Peers};
 pub use status::{Role, Status};
-pub use timers::run_timers;
+pub use timers::{run_erasure, run_timers};
 
 pub use claviger_log::{Member, View};

@@ -12,7 +12,7 @@ use claviger_types::name::Id128;
 use claviger_types::outcome::Outcome;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardToLeader, RaftError};
-use openraft::{ChangeMembers, Config, ServerState, SnapshotPolicy};
+use openraft::{ChangeMembers, Config, RaftMetrics, ServerState, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -29,8 +29,14 @@ const PROPOSE: Duration = Duration::from_secs(10);
 /// Wait before asking again who leads.
 const NO_LEADER: Duration = Duration::from_millis(30);
 
+/// Hints that are followed at once; then there is a wait as without one.
+const HINTS_AT_ONCE: u32 = 3;
+
 /// How long a new member may take to catch up before an operator is told to look.
 const JOIN: Duration = Duration::from_secs(300);
+
+/// How long a snapshot may take that erasure waits for.
+const ERASE_SNAPSHOT: Duration = Duration::from_secs(600);
 
 /// Settings of one replica. Times are in milliseconds.
 #[derive(Debug, Clone)]
@@ -197,6 +203,8 @@ impl Node {
         let deadline = Instant::now() + PROPOSE;
         let mut maybe_done = false;
         let mut hint = None;
+        // Two nodes that take each other for the leader must not keep us busy.
+        let mut hints = 0;
         loop {
             let target = match hint.take() {
                 Some(id) => Some(id),
@@ -213,10 +221,16 @@ impl Node {
             match result {
                 Ok(outcome) => return Ok(outcome),
                 Err(PeerError::Refused(why)) => return Err(NodeError::Refused(why)),
-                Err(PeerError::Stopped(why)) if target == Some(self.id()) => return Err(NodeError::Stopped(why)),
-                Err(PeerError::NotLeader { leader }) => hint = leader.filter(|l| Some(*l) != target),
-                Err(PeerError::Unreachable(_) | PeerError::Stopped(_)) => {}
-                Err(PeerError::Unknown | PeerError::NoQuorum | PeerError::NoAnswer(_)) => maybe_done = true,
+                Err(PeerError::NotLeader { leader }) => {
+                    hints += 1;
+                    hint = leader.filter(|l| Some(*l) != target && hints % HINTS_AT_ONCE != 0);
+                }
+                Err(PeerError::Unreachable(_)) => {}
+                // This node cannot find out any more what became of the entry.
+                Err(PeerError::Stopped(_)) if target == Some(self.id()) => return Err(NodeError::Unknown),
+                Err(PeerError::Unknown | PeerError::NoQuorum | PeerError::NoAnswer(_) | PeerError::Stopped(_)) => {
+                    maybe_done = true;
+                }
             }
             if Instant::now() + NO_LEADER >= deadline {
                 return Err(if maybe_done { NodeError::Unknown } else { NodeError::Unavailable("no leader in time") });
@@ -322,17 +336,34 @@ impl Node {
                 "node {id} is a voter at another address or under another name: remove it first"
             )));
         }
+        let is_new = known.is_none();
         let whole = async {
             if known.is_some_and(|known| known != member) {
                 let nodes = BTreeMap::from([(id, member.clone())]);
                 raft.change_membership(ChangeMembers::SetNodes(nodes), true).await.map_err(write_error)?;
             }
-            raft.add_learner(id, member, true).await.map_err(write_error)?;
-            raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await.map_err(write_error)
+            let added = raft.add_learner(id, member, false).await.map_err(write_error)?;
+            // Not openraft's own wait: it takes a node for caught up that is as far behind as a snapshot would be.
+            let behind = added.log_id.index;
+            let caught_up = |m: &RaftMetrics<TypeConfig>| {
+                let matched = m.replication.as_ref().and_then(|known| known.get(&id)).cloned().flatten();
+                matched.is_some_and(|matched| matched.index >= behind)
+            };
+            let wait = raft.wait(Some(JOIN)).metrics(caught_up, "a learner has caught up").await;
+            wait.map_err(|_| PeerError::Refused(format!("node {id} did not catch up within {} s", JOIN.as_secs())))?;
+            raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true)
+                .await
+                .map(|_| ())
+                .map_err(write_error)
         };
-        tokio::time::timeout(JOIN, whole)
-            .await
-            .map_err(|_| PeerError::Refused(format!("node {id} did not catch up within {} s", JOIN.as_secs())))??;
+        if let Err(error) = whole.await {
+            if is_new {
+                // Nothing is left of a join that failed. If this fails too, `remove` does the same.
+                let nodes = BTreeSet::from([id]);
+                raft.change_membership(ChangeMembers::RemoveNodes(nodes), false).await.ok();
+            }
+            return Err(error);
+        }
         tracing::info!(node = id, "node joined as a voter");
         Ok(())
     }
@@ -399,6 +430,29 @@ impl Node {
                 tracing::warn!(%error, to, "leadership was not handed over");
             }
         }
+    }
+
+    /// Makes sealed material that was purged after log index `erased` leave this node's files: a snapshot without it, the log
+    /// purged up to there, the tables rewritten. Answers the index up to which nothing is left; costs what the state's
+    /// material costs to rewrite, and nothing when nothing was purged.
+    pub async fn erase_purged(&self, erased: u64) -> Result<u64, NodeError> {
+        let fault = |error: String| NodeError::Stopped(error);
+        let purged = self.view(|view| read::last_purge(view)).map_err(|e| fault(e.to_string()))?;
+        if purged <= erased {
+            return Ok(erased);
+        }
+        let raft = &self.inner.raft;
+        raft.trigger().snapshot().await.map_err(|e| fault(e.to_string()))?;
+        let wait = raft.wait(Some(ERASE_SNAPSHOT));
+        let built = wait.metrics(|m| m.snapshot.is_some_and(|id| id.index >= purged), "snapshot after a purge").await;
+        let built = built.map_err(|_| NodeError::Unavailable("no snapshot in time"))?;
+        let upto = built.snapshot.map_or(purged, |id| id.index);
+        raft.trigger().purge_log(upto).await.map_err(|e| fault(e.to_string()))?;
+        let state = self.inner.state.clone();
+        let done = tokio::task::spawn_blocking(move || state.compact_material()).await;
+        done.map_err(|e| fault(e.to_string()))?.map_err(|e| fault(e.to_string()))?;
+        tracing::info!(index = upto, "purged material was erased");
+        Ok(upto)
     }
 
     /// Stops taking part. What was acknowledged is on disk already.

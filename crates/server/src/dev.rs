@@ -54,8 +54,10 @@ struct Sealed {
     authority_key_pem: Zeroizing<String>,
     server_chain_pem: String,
     server_key_pem: Zeroizing<String>,
-    /// Absent until the first set-up has come to its end.
-    welcome: Option<Welcome>,
+    /// The first tenant, application and vaults.
+    welcome: Welcome,
+    /// Whether they are made; a start that was cut off goes on from the same plan.
+    set_up: bool,
 }
 
 /// Where everything is kept unless said otherwise.
@@ -126,7 +128,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::File::open(dir).and_then(|dir| dir.sync_all()).with_context(what)
 }
 
-fn new_sealed() -> Result<Sealed> {
+fn new_sealed(vaults: &[VaultName]) -> Result<Sealed> {
     let authority = Authority::create("Claviger dev")?;
     let (names, addresses) = pki::dev_names();
     let issued = authority.issue(&names, &addresses, Usage::Server)?;
@@ -135,7 +137,8 @@ fn new_sealed() -> Result<Sealed> {
         authority_key_pem: authority.expose_key_pem(),
         server_chain_pem: issued.chain_pem,
         server_key_pem: issued.key_pem,
-        welcome: None,
+        welcome: Service::plan(vaults).map_err(service_error)?,
+        set_up: false,
     })
 }
 
@@ -190,7 +193,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
             sealed
         }
         None => {
-            let sealed = new_sealed()?;
+            let sealed = new_sealed(&vaults)?;
             files.write_sealed(&sealer, &sealed)?;
             sealed
         }
@@ -217,6 +220,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
         hsm_in_software: true,
         authorities: authorities(&args.authorities)?,
         clock,
+        policies_where_rbac_is_asked: false,
     };
     let service = Arc::new(Service::new(node.clone(), sealer, default_provider(), config));
     if !node.is_initialized().await.context("cannot start the node")? {
@@ -224,21 +228,17 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     }
     node.elect_if_alone().await.context("cannot start the node")?;
     node.gate().check().await.context("cannot start the node")?;
-    match &sealed.welcome {
-        Some(welcome) => service.ensure_vaults(&vaults, &welcome.client_id).await.map_err(service_error)?,
-        None if service.is_set_up().map_err(service_error)? => {
-            bail!("the first start was cut off half-way: remove `{}` and start again", dir.display())
-        }
-        None => {
-            let welcome = service.set_up(&vaults).await.map_err(service_error)?;
-            sealed.welcome = Some(welcome);
-            let bytes = service.seal_own(SEALED_AS, &Zeroizing::new(serde_json::to_vec(&sealed)?))?;
-            replace(&files.path("dev.sealed"), &bytes)?;
-        }
+    if sealed.set_up {
+        service.ensure_vaults(&vaults, &sealed.welcome.client_id).await.map_err(service_error)?;
+    } else {
+        service.set_up(&sealed.welcome).await.map_err(service_error)?;
+        sealed.set_up = true;
+        let bytes = service.seal_own(SEALED_AS, &Zeroizing::new(serde_json::to_vec(&sealed)?))?;
+        replace(&files.path("dev.sealed"), &bytes)?;
     }
     drop(sealed);
 
-    let timers = start_timers(&service);
+    let mut timers = start_timers(&service);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let https = serve(service.clone(), ServeConfig { listener: api, tls, workers, connections_max: CONNECTIONS_MAX })?;
     let http = serve_admin(service, admin)?;
@@ -274,7 +274,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     https_handle.stop(!args.until_stdin_ends).await;
     stop_proxy.send(()).ok();
     http_handle.stop(false).await;
-    timers.abort();
+    timers.abort_all();
     node.shutdown().await;
     https.await.ok();
     http.await.ok();
@@ -292,9 +292,16 @@ fn greet(dir: &Path, running: &Running, vaults: &[VaultName]) {
         Some(default) if default == dir => "claviger exec".to_owned(),
         _ => format!("claviger exec --data-dir {}", dir.display()),
     };
-    say(&format!("ready  https://{}  vaults {}  data {}", running.listen, names.join(", "), dir.display()));
-    say(&format!("next   {exec} -- python your_program.py    (vault URL https://{}.vault.azure.net)", names[0]));
-    say("note   for development: one node, and -HSM kinds of keys are held in software");
+    // In one piece: whoever waits for the first line has the others, too.
+    say(&format!(
+        "ready  https://{}  vaults {}  data {}\n\
+         next   {exec} -- python your_program.py    (vault URL https://{}.vault.azure.net)\n\
+         note   for development: one node, and -HSM kinds of keys are held in software",
+        running.listen,
+        names.join(", "),
+        dir.display(),
+        names.first().copied().unwrap_or_default()
+    ));
 }
 
 fn node_config(world: &claviger_types::name::Id128) -> NodeConfig {
@@ -331,7 +338,7 @@ pub(crate) fn environment(dir: &Path, running: &Running) -> Result<exec::Environ
     let world = files.world()?;
     let sealer = Sealer::new(world.id, world.key);
     let sealed = files.read_sealed(&sealer)?.context("the data directory is not set up")?;
-    let welcome = sealed.welcome.context("the data directory is not set up")?;
+    let welcome = &sealed.welcome;
     Ok(exec::Environment {
         proxy: running.proxy,
         ca_bundle: files.path("ca.pem"),

@@ -15,8 +15,9 @@ const LINES: usize = 16_384;
 pub(crate) fn start(format: LogFormat, level: &str) -> Result<WorkerGuard> {
     let (writer, guard) =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES).finish(std::io::stderr());
-    // openraft tells of every election at this level and of every message below it.
-    let filter = EnvFilter::try_new(format!("{level},openraft=error")).context("the log level is not known")?;
+    // What these two say at `info` is of use to their own developers.
+    let filter = EnvFilter::try_new(format!("{level},openraft=error,actix_server=warn"))
+        .context("the log level is not known")?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
     match format {
         LogFormat::Text => builder.init(),

@@ -10,7 +10,7 @@ use claviger_api::sealing::Sealer;
 use claviger_api::{fresh_id, run_scheduler, serve, serve_admin, Clock, ServeConfig, Service, ServiceConfig};
 use claviger_crypto::provider::default_provider;
 use claviger_crypto::selftest;
-use claviger_node::{peer, run_timers, Identity, Node, NodeConfig, Peers, Storage};
+use claviger_node::{peer, run_erasure, run_timers, Identity, Node, NodeConfig, Peers, Storage};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::{SocketAddr, TcpListener};
@@ -61,15 +61,16 @@ pub(crate) async fn open_storage(dir: &Path) -> Result<Storage> {
     opened.context("cannot open the stores")
 }
 
-/// Starts the work that a leader does by itself.
-pub(crate) fn start_timers(service: &Arc<Service>) -> tokio::task::JoinHandle<()> {
+/// Starts the work that the service does by itself; it ends with the value.
+pub(crate) fn start_timers(service: &Arc<Service>) -> tokio::task::JoinSet<()> {
+    let node = service.node().clone();
     let for_timers = service.clone();
+    let mut timers = tokio::task::JoinSet::new();
     // Without randomness there is no request id, and the same id would be a retry: the next tick tries again.
-    let timers = run_timers(service.node().clone(), move || for_timers.now_ms(), || fresh_id().ok());
-    let scheduler = run_scheduler(service.clone());
-    tokio::spawn(async move {
-        tokio::join!(timers, scheduler);
-    })
+    timers.spawn(run_timers(node.clone(), move || for_timers.now_ms(), || fresh_id().ok()));
+    timers.spawn(run_erasure(node));
+    timers.spawn(run_scheduler(service.clone()));
+    timers
 }
 
 /// `claviger server`.
@@ -94,6 +95,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         hsm_in_software: false,
         authorities: authorities(&config.attestation.authorities)?,
         clock: Clock::default(),
+        policies_where_rbac_is_asked: false,
     };
     let service =
         Arc::new(Service::new(node.clone(), Sealer::new(world.id, world.key), default_provider(), service_config));
@@ -103,7 +105,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         async move { service.admin(&request).await }
     });
     let peer_task = tokio::spawn(peer::serve(peer_listener, identity, node.clone()));
-    let timers = start_timers(&service);
+    let mut timers = start_timers(&service);
     let workers = match config.api.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers => workers,
@@ -133,7 +135,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     node.step_down().await;
     https_handle.stop(true).await;
     http_handle.stop(false).await;
-    timers.abort();
+    timers.abort_all();
     node.shutdown().await;
     peer_task.abort();
     https.await.ok();

@@ -3,19 +3,17 @@
 //! The shape of every command is the same: load what it touches, decide, write. Decisions are made against the state as it
 //! is now, whatever the proposing node saw.
 
+use crate::access;
 use crate::keys;
 use crate::kv::{Kv, Read, StoreError, Table};
 use crate::policy::required_permission;
 use crate::read;
-use crate::records::{
-    Application, DeletedHead, Event, Head, Remembered, Subscription, Tenant, TokenKey, Vault, World, FORMAT,
-};
+use crate::records::{DeletedHead, Event, Head, Remembered, Subscription, Tenant, TokenKey, World, FORMAT};
 use crate::rotation;
 use claviger_types::codec::{self, CodecError};
 use claviger_types::command::{
-    Actor, Command, Content, CreateVault, Entry, InitWorld, NoteNearExpiry, ObjectRef, Origin, PutApplication,
-    PutSubscription, PutTenant, PutTokenKey, PutVersion, RestoreObject, RotateDue, RotationPolicy, SetPolicies,
-    SetRotationPolicy, UpdateVersion,
+    Actor, Command, Content, Entry, InitWorld, NoteNearExpiry, ObjectRef, Origin, PutSubscription, PutTenant,
+    PutTokenKey, PutVersion, RestoreObject, RotateDue, RotationPolicy, SetRotationPolicy, UpdateVersion,
 };
 use claviger_types::name::{Id128, Kind};
 use claviger_types::outcome::{Deletion, ObjectVersion, Outcome, Refusal};
@@ -65,7 +63,11 @@ pub fn apply<K: Kv>(kv: &mut K, index: u64, entry: &Entry) -> Result<Outcome, Ap
     let outcome = match remembered(kv, entry.request_id)? {
         Some(first) if first.entry_hash == content_hash => first.outcome,
         Some(_) | None => {
-            let outcome = Apply { kv, index, now: clock / 1000 }.run(entry, command)?;
+            let by = match entry.actor {
+                Actor::System => None,
+                Actor::Principal { oid, .. } => Some(oid),
+            };
+            let outcome = Apply { kv, index, now: clock / 1000, by }.run(entry, command)?;
             remember(kv, index, clock, entry.request_id, content_hash, &outcome)?;
             outcome
         }
@@ -75,7 +77,7 @@ pub fn apply<K: Kv>(kv: &mut K, index: u64, entry: &Entry) -> Result<Outcome, Ap
     Ok(outcome)
 }
 
-fn put<T: Serialize>(kv: &mut impl Kv, table: Table, key: Vec<u8>, value: &T) -> Result<(), ApplyError> {
+pub(crate) fn put<T: Serialize>(kv: &mut impl Kv, table: Table, key: Vec<u8>, value: &T) -> Result<(), ApplyError> {
     kv.put(table, key, codec::to_versioned(FORMAT, value)?);
     Ok(())
 }
@@ -152,25 +154,24 @@ fn chain(kv: &mut impl Kv, index: u64, clock: u64, entry: &Entry, outcome: &Outc
 }
 
 /// One command being applied: the state, the index it is at, and state time in seconds.
-struct Apply<'a, K> {
-    kv: &'a mut K,
-    index: u64,
-    now: u64,
+pub(crate) struct Apply<'a, K> {
+    pub(crate) kv: &'a mut K,
+    pub(crate) index: u64,
+    pub(crate) now: u64,
+    /// Object id of who asked; `None` is the service itself.
+    pub(crate) by: Option<Id128>,
 }
 
-type Step = Result<Outcome, ApplyError>;
+pub(crate) type Step = Result<Outcome, ApplyError>;
 
-fn refuse(refusal: Refusal) -> Step {
+pub(crate) fn refuse(refusal: Refusal) -> Step {
     Ok(Outcome::Refused(refusal))
 }
 
 impl<K: Kv> Apply<'_, K> {
     fn run(&mut self, entry: &Entry, command: Command) -> Step {
         if let Actor::Principal { tenant, oid } = entry.actor {
-            let Some((vault, permission)) = required_permission(&command) else {
-                return refuse(Refusal::Forbidden);
-            };
-            if !read::permitted(self.kv, vault, tenant, oid, permission)? {
+            if !access::has(self.kv, tenant, oid, &required_permission(&command))? {
                 return refuse(Refusal::Forbidden);
             }
         }
@@ -183,6 +184,23 @@ impl<K: Kv> Apply<'_, K> {
             Command::PutTokenKey(c) => self.put_token_key(c, blob(0)),
             Command::PutTenant(c) => self.put_tenant(c),
             Command::PutSubscription(c) => self.put_subscription(c),
+            Command::AddClientSecret(c) => self.add_client_secret(c),
+            Command::RemoveClientSecret(c) => self.remove_client_secret(c),
+            Command::DeleteApplication(c) => self.delete_application(c),
+            Command::PutUser(c) => self.put_user(c),
+            Command::PutGroup(c) => self.put_group(c),
+            Command::SetMember(c) => self.set_member(c),
+            Command::UpdateVault(c) => self.update_vault(c),
+            Command::DeleteVault(c) => self.delete_vault(c),
+            Command::RecoverVault(c) => self.recover_vault(c),
+            Command::PurgeVault(c) => self.purge_vault(c, entry.actor == Actor::System),
+            Command::EraseVault(c) => self.erase_vault(c),
+            Command::PutResourceGroup(c) => self.put_resource_group(c),
+            Command::DeleteResourceGroup(c) => self.delete_resource_group(c),
+            Command::PutRoleAssignment(c) => self.put_role_assignment(c),
+            Command::DeleteRoleAssignment(c) => self.delete_role_assignment(c),
+            Command::PutRoleDefinition(c) => self.put_role_definition(c),
+            Command::DeleteRoleDefinition(c) => self.delete_role_definition(c),
             Command::PutVersion(c) => self.put_version(c, blob(0)),
             Command::UpdateVersion(c) => self.update_version(c),
             Command::DeleteObject(c) => self.delete_object(c),
@@ -200,56 +218,6 @@ impl<K: Kv> Apply<'_, K> {
             return refuse(Refusal::WorldState);
         }
         put(self.kv, Table::Meta, keys::WORLD.to_vec(), &World { id: c.world, region: c.region })?;
-        Ok(Outcome::Done)
-    }
-
-    fn create_vault(&mut self, c: CreateVault, wrapped_key: Vec<u8>) -> Step {
-        if read::world(self.kv)?.is_none() {
-            return refuse(Refusal::WorldState);
-        }
-        if read::vault_by_name(self.kv, &c.name)?.is_some() || read::vault(self.kv, c.id)?.is_some() {
-            return refuse(Refusal::VaultExists);
-        }
-        let vault = Vault {
-            id: c.id,
-            name: c.name,
-            tenant: c.tenant,
-            subscription: c.subscription,
-            premium: c.premium,
-            retention_days: c.retention_days,
-            purge_protection: c.purge_protection,
-            wrapped_key,
-            created: self.now,
-            mod_index: self.index,
-        };
-        put(self.kv, Table::VaultNames, vault.name.as_str().as_bytes().to_vec(), &vault.id)?;
-        put(self.kv, Table::Vaults, vault.id.0.to_vec(), &vault)?;
-        for policy in c.policies {
-            put(self.kv, Table::Policies, keys::policy(vault.id, policy.tenant, policy.oid), &policy)?;
-        }
-        Ok(Outcome::Done)
-    }
-
-    fn set_policies(&mut self, c: SetPolicies) -> Step {
-        let Some(mut vault) = read::vault(self.kv, c.vault)? else { return refuse(Refusal::VaultNotFound) };
-        self.remove_all(Table::Policies, &c.vault.0)?;
-        for policy in c.policies {
-            put(self.kv, Table::Policies, keys::policy(c.vault, policy.tenant, policy.oid), &policy)?;
-        }
-        vault.mod_index = self.index;
-        put(self.kv, Table::Vaults, c.vault.0.to_vec(), &vault)?;
-        Ok(Outcome::Done)
-    }
-
-    fn put_application(&mut self, c: PutApplication) -> Step {
-        let application = Application {
-            tenant: c.tenant,
-            app: c.app,
-            oid: c.oid,
-            display_name: c.display_name,
-            secret_hashes: c.secret_hashes,
-        };
-        put(self.kv, Table::Identity, keys::application(c.app), &application)?;
         Ok(Outcome::Done)
     }
 
@@ -274,7 +242,7 @@ impl<K: Kv> Apply<'_, K> {
 
     fn put_version(&mut self, c: PutVersion, sealed: Vec<u8>) -> Step {
         let folded = c.name.folded();
-        if read::vault(self.kv, c.vault)?.is_none() {
+        if read::live_vault(self.kv, c.vault)?.is_none() {
             return refuse(Refusal::VaultNotFound);
         }
         if read::deleted_head(self.kv, c.vault, c.kind, &folded)?.is_some() {
@@ -433,7 +401,7 @@ impl<K: Kv> Apply<'_, K> {
 
     fn delete_object(&mut self, c: ObjectRef) -> Step {
         let folded = c.name.folded();
-        let Some(vault) = read::vault(self.kv, c.vault)? else { return refuse(Refusal::VaultNotFound) };
+        let Some(vault) = read::live_vault(self.kv, c.vault)? else { return refuse(Refusal::VaultNotFound) };
         let Some(mut head) = read::head(self.kv, c.vault, c.kind, &folded)? else { return refuse(Refusal::NotFound) };
         let version = self.newest(c.vault, c.kind, &folded, &head)?;
         rotation::unschedule(self.kv, c.vault, c.kind, &folded)?;
@@ -474,6 +442,7 @@ impl<K: Kv> Apply<'_, K> {
             return refuse(Refusal::PurgeProtected);
         }
         let key = keys::object(c.vault, c.kind, &folded);
+        put(self.kv, Table::Meta, keys::PURGED.to_vec(), &self.index)?;
         self.remove_all(Table::Versions, &key)?;
         self.remove_all(Table::Material, &key)?;
         self.kv.delete(Table::Rotation, keys::notified(&key));
@@ -485,7 +454,7 @@ impl<K: Kv> Apply<'_, K> {
     fn restore_object(&mut self, c: RestoreObject, blobs: &[Vec<u8>]) -> Step {
         let ObjectRef { vault, kind, name } = c.object;
         let folded = name.folded();
-        if read::vault(self.kv, vault)?.is_none() {
+        if read::live_vault(self.kv, vault)?.is_none() {
             return refuse(Refusal::VaultNotFound);
         }
         if read::deleted_head(self.kv, vault, kind, &folded)?.is_some() {
@@ -529,7 +498,7 @@ impl<K: Kv> Apply<'_, K> {
             .ok_or_else(|| CodecError::Malformed("an object's newest version is missing".into()).into())
     }
 
-    fn remove_all(&mut self, table: Table, prefix: &[u8]) -> Result<(), ApplyError> {
+    pub(crate) fn remove_all(&mut self, table: Table, prefix: &[u8]) -> Result<(), ApplyError> {
         let end = keys::after(prefix);
         loop {
             let rows = self.kv.scan(table, prefix, &end, PURGE_ROWS_MAX)?;

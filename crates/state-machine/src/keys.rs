@@ -8,6 +8,7 @@ use claviger_types::name::{Id128, Kind};
 pub(crate) const WORLD: &[u8] = b"world";
 pub(crate) const CLOCK: &[u8] = b"clock";
 pub(crate) const CHAIN: &[u8] = b"chain";
+pub(crate) const PURGED: &[u8] = b"purged";
 
 /// (vault, kind): the prefix of all of a vault's objects of a kind.
 pub(crate) fn collection(vault: Id128, kind: Kind) -> Vec<u8> {
@@ -29,8 +30,52 @@ pub(crate) fn version(vault: Id128, kind: Kind, folded: &str, version: Id128) ->
     key
 }
 
-pub(crate) fn policy(vault: Id128, tenant: Id128, oid: Id128) -> Vec<u8> {
-    [vault.0, tenant.0, oid.0].concat()
+pub(crate) fn policy(vault: Id128, tenant: Id128, oid: Id128, application: Option<Id128>) -> Vec<u8> {
+    [vault.0, tenant.0, oid.0, application.map_or([0; 16], |id| id.0)].concat()
+}
+
+/// Vaults that are soft-deleted, by the time of their purge.
+pub(crate) const VAULTS_DUE: &[u8] = b"vdue/";
+
+pub(crate) fn vault_due(purge: u64, vault: Id128) -> Vec<u8> {
+    [VAULTS_DUE, &purge.to_be_bytes(), &vault.0].concat()
+}
+
+/// Purged vaults whose objects are still being erased.
+pub(crate) const ERASURES: &[u8] = b"erase/";
+
+pub(crate) fn erasure(vault: Id128) -> Vec<u8> {
+    [ERASURES, &vault.0].concat()
+}
+
+/// The prefix of a subscription's resource groups.
+pub(crate) fn groups(subscription: Id128) -> Vec<u8> {
+    [b"rg/".as_slice(), &subscription.0].concat()
+}
+
+pub(crate) fn group(subscription: Id128, name: &str) -> Vec<u8> {
+    [groups(subscription), name.to_lowercase().into_bytes()].concat()
+}
+
+/// Assignments by principal: what an access check asks for.
+pub(crate) const ASSIGNMENTS: &[u8] = b"ra/";
+
+pub(crate) fn assignments(principal: Id128) -> Vec<u8> {
+    [ASSIGNMENTS, &principal.0].concat()
+}
+
+pub(crate) fn assignment(principal: Id128, id: Id128) -> Vec<u8> {
+    [ASSIGNMENTS, &principal.0, &id.0].concat()
+}
+
+pub(crate) fn assignment_index(id: Id128) -> Vec<u8> {
+    [b"rai/".as_slice(), &id.0].concat()
+}
+
+pub(crate) const ROLES: &[u8] = b"rd/";
+
+pub(crate) fn role(id: Id128) -> Vec<u8> {
+    [ROLES, &id.0].concat()
 }
 
 pub(crate) fn due(purge: u64, object_key: &[u8]) -> Vec<u8> {
@@ -51,8 +96,31 @@ pub(crate) fn notified(object_key: &[u8]) -> Vec<u8> {
     [b"n/".as_slice(), object_key].concat()
 }
 
+pub(crate) const APPLICATIONS: &[u8] = b"app/";
+
 pub(crate) fn application(app: Id128) -> Vec<u8> {
-    [b"app/".as_slice(), &app.0].concat()
+    [APPLICATIONS, &app.0].concat()
+}
+
+pub(crate) const USERS: &[u8] = b"usr/";
+
+pub(crate) fn user(oid: Id128) -> Vec<u8> {
+    [USERS, &oid.0].concat()
+}
+
+pub(crate) const GROUPS: &[u8] = b"grp/";
+
+pub(crate) fn directory_group(oid: Id128) -> Vec<u8> {
+    [GROUPS, &oid.0].concat()
+}
+
+/// The prefix of a principal's memberships: what an access check asks for.
+pub(crate) fn memberships(member: Id128) -> Vec<u8> {
+    [b"mem/".as_slice(), &member.0].concat()
+}
+
+pub(crate) fn membership(member: Id128, group: Id128) -> Vec<u8> {
+    [b"mem/".as_slice(), &member.0, &group.0].concat()
 }
 
 pub(crate) const TENANTS: &[u8] = b"ten/";

@@ -43,6 +43,8 @@ tables! {
     Material = "material",
     /// Applications and token keys.
     Identity = "identity",
+    /// Resource groups, role assignments, custom roles, what is left of purged vaults.
+    Resources = "resources",
     /// Log index -> what happened, with the chain hash.
     Events = "events",
     /// Request id -> outcome, for retries.

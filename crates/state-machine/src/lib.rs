@@ -7,18 +7,21 @@
 //! this node's own trouble (disk, corruption, a command it does not know) and stops the node; every applied entry extends
 //! the audit chain (design C6).
 
+mod access;
 mod apply;
 mod keys;
 pub mod kv;
+mod manage;
 mod policy;
 pub mod read;
 pub mod records;
 pub mod rotation;
 mod touches;
 
+pub use access::{allowed, allowed_in, may_change_directory, Access};
 pub use apply::{apply, ApplyError, PURGE_ROWS_MAX};
 pub use kv::{Kv, MemKv, Read, StoreError, Table};
-pub use policy::required_permission;
+pub use policy::{required_permission, Need, Required, SECRET_UPDATE};
 pub use touches::{touches, ConflictKey};
 
 #[cfg(test)]

@@ -1,16 +1,20 @@
 //! Reading the state: the queries that the API asks, each of which costs what it returns.
 
+use crate::access;
 use crate::keys;
 use crate::kv::{Read, Table};
+use crate::policy::Need;
 use crate::records::{
-    Application, DeletedHead, Event, Head, Notice, Notified, Subscription, Tenant, TokenKey, Vault, World, FORMAT,
+    Application, DeletedHead, Event, Group, Head, Notice, Notified, ResourceGroup, RoleAssignment, Subscription,
+    Tenant, TokenKey, User, Vault, World, FORMAT,
 };
 use crate::rotation::Due;
 use crate::ApplyError;
 use claviger_types::codec::{self, CodecError};
 use claviger_types::name::{Id128, Kind, VaultName};
 use claviger_types::outcome::{Deletion, ObjectVersion};
-use claviger_types::permission::{AccessPolicy, Permission};
+use claviger_types::permission::AccessPolicy;
+use claviger_types::role::{self, RoleDefinition};
 use serde::de::DeserializeOwned;
 
 /// A read fails only for the node's own reasons.
@@ -38,6 +42,11 @@ pub fn chain(kv: &impl Read) -> Result<[u8; 32]> {
     Ok(row(kv, Table::Meta, keys::CHAIN)?.unwrap_or([0; 32]))
 }
 
+/// Log index of the last purge, 0 before the first: sealed material up to it may still lie in old files.
+pub fn last_purge(kv: &impl Read) -> Result<u64> {
+    Ok(row(kv, Table::Meta, keys::PURGED)?.unwrap_or(0))
+}
+
 /// The event of one log index.
 pub fn event(kv: &impl Read, index: u64) -> Result<Option<Event>> {
     row(kv, Table::Events, &keys::event(index))
@@ -62,14 +71,100 @@ pub fn vaults(kv: &impl Read, limit: usize) -> Result<Vec<Vault>> {
     rows.iter().map(|(_, v)| codec::from_versioned(FORMAT, v).map_err(Into::into)).collect()
 }
 
-/// A principal's policy in a vault.
-pub fn policy(kv: &impl Read, vault: Id128, tenant: Id128, oid: Id128) -> Result<Option<AccessPolicy>> {
-    row(kv, Table::Policies, &keys::policy(vault, tenant, oid))
+/// A vault by id, unless it is soft-deleted: what the data plane may reach.
+pub fn live_vault(kv: &impl Read, id: Id128) -> Result<Option<Vault>> {
+    Ok(vault(kv, id)?.filter(|vault| vault.deletion.is_none()))
 }
 
-/// Whether a principal may do something in a vault.
-pub fn permitted(kv: &impl Read, vault: Id128, tenant: Id128, oid: Id128, permission: Permission) -> Result<bool> {
-    Ok(policy(kv, vault, tenant, oid)?.is_some_and(|p| p.grants(permission)))
+/// Most access policies of one vault.
+pub const POLICIES_MAX: usize = 1024;
+
+/// The access policies of a vault.
+pub fn policies(kv: &impl Read, vault: Id128) -> Result<Vec<AccessPolicy>> {
+    rows(kv, Table::Policies, &vault.0, POLICIES_MAX)
+}
+
+/// A principal's policy in a vault.
+pub fn policy(kv: &impl Read, vault: Id128, tenant: Id128, oid: Id128) -> Result<Option<AccessPolicy>> {
+    row(kv, Table::Policies, &keys::policy(vault, tenant, oid, None))
+}
+
+/// Whether a principal may do something in a vault, by its policies or its roles.
+pub fn permitted(kv: &impl Read, vault: Id128, tenant: Id128, oid: Id128, need: Need<'_>) -> Result<bool> {
+    Ok(match live_vault(kv, vault)? {
+        Some(vault) => access::allowed(kv, &vault, tenant, oid, need)?.is_granted(),
+        None => false,
+    })
+}
+
+/// A principal and the groups it belongs to.
+pub fn principals(kv: &impl Read, oid: Id128) -> Result<Vec<Id128>> {
+    let mut found = vec![oid];
+    found.extend(rows::<Id128>(kv, Table::Identity, &keys::memberships(oid), DIRECTORY_ROWS_MAX)?);
+    Ok(found)
+}
+
+/// Most resources of a kind that are listed: subscriptions of the public cloud have limits of this order.
+pub const RESOURCES_MAX: usize = 10_000;
+
+/// A resource group, by name in any case.
+pub fn resource_group(kv: &impl Read, subscription: Id128, name: &str) -> Result<Option<ResourceGroup>> {
+    row(kv, Table::Resources, &keys::group(subscription, name))
+}
+
+/// The resource groups of a subscription, by name.
+pub fn resource_groups(kv: &impl Read, subscription: Id128) -> Result<Vec<ResourceGroup>> {
+    rows(kv, Table::Resources, &keys::groups(subscription), RESOURCES_MAX)
+}
+
+/// A principal's own assignments.
+pub fn assignments_of(kv: &impl Read, principal: Id128) -> Result<Vec<RoleAssignment>> {
+    rows(kv, Table::Resources, &keys::assignments(principal), RESOURCES_MAX)
+}
+
+/// All assignments, by principal.
+pub fn assignments(kv: &impl Read) -> Result<Vec<RoleAssignment>> {
+    rows(kv, Table::Resources, keys::ASSIGNMENTS, RESOURCES_MAX)
+}
+
+/// An assignment by its id.
+pub fn assignment(kv: &impl Read, id: Id128) -> Result<Option<RoleAssignment>> {
+    match row::<Id128>(kv, Table::Resources, &keys::assignment_index(id))? {
+        Some(principal) => row(kv, Table::Resources, &keys::assignment(principal, id)),
+        None => Ok(None),
+    }
+}
+
+/// A role, built in or custom.
+pub fn role(kv: &impl Read, id: Id128) -> Result<Option<RoleDefinition>> {
+    match role::built_in_by_id(id) {
+        Some(found) => Ok(Some(found)),
+        None => row(kv, Table::Resources, &keys::role(id)),
+    }
+}
+
+/// All roles, built-in ones first.
+pub fn roles(kv: &impl Read) -> Result<Vec<RoleDefinition>> {
+    let mut all = role::built_in();
+    all.extend(rows::<RoleDefinition>(kv, Table::Resources, keys::ROLES, RESOURCES_MAX)?);
+    Ok(all)
+}
+
+/// Soft-deleted vaults whose retention is over at `now` (seconds), at most `limit`.
+pub fn vaults_due(kv: &impl Read, now: u64, limit: usize) -> Result<Vec<Id128>> {
+    let until = keys::vault_due(now.saturating_add(1), Id128([0; 16]));
+    let found = kv.scan(Table::Resources, keys::VAULTS_DUE, &until, limit)?;
+    found.iter().map(|(_, value)| codec::from_versioned(FORMAT, value).map_err(Into::into)).collect()
+}
+
+/// Purged vaults that still have rows to erase, at most `limit`.
+pub fn erasures(kv: &impl Read, limit: usize) -> Result<Vec<Id128>> {
+    rows(kv, Table::Resources, keys::ERASURES, limit)
+}
+
+fn rows<T: DeserializeOwned>(kv: &impl Read, table: Table, prefix: &[u8], limit: usize) -> Result<Vec<T>> {
+    let found = kv.scan(table, prefix, &keys::after(prefix), limit)?;
+    found.iter().map(|(_, value)| codec::from_versioned(FORMAT, value).map_err(Into::into)).collect()
 }
 
 /// The head of a live object.
@@ -272,6 +367,32 @@ pub(crate) fn notified(kv: &impl Read, object_key: &[u8]) -> Result<Option<Notif
 /// An application by client id.
 pub fn application(kv: &impl Read, app: Id128) -> Result<Option<Application>> {
     row(kv, Table::Identity, &keys::application(app))
+}
+
+/// All applications.
+pub fn applications(kv: &impl Read) -> Result<Vec<Application>> {
+    rows(kv, Table::Identity, keys::APPLICATIONS, RESOURCES_MAX)
+}
+
+/// All users.
+pub fn users(kv: &impl Read) -> Result<Vec<User>> {
+    rows(kv, Table::Identity, keys::USERS, RESOURCES_MAX)
+}
+
+/// All groups.
+pub fn groups(kv: &impl Read) -> Result<Vec<Group>> {
+    rows(kv, Table::Identity, keys::GROUPS, RESOURCES_MAX)
+}
+
+/// A subscription.
+pub fn subscription(kv: &impl Read, id: Id128) -> Result<Option<Subscription>> {
+    row(kv, Table::Identity, &keys::subscription(id))
+}
+
+/// Whether there is any application: whether anybody was ever given credentials.
+pub fn has_applications(kv: &impl Read) -> Result<bool> {
+    let prefix = keys::APPLICATIONS;
+    Ok(!kv.scan(Table::Identity, prefix, &keys::after(prefix), 1)?.is_empty())
 }
 
 /// Most tenants and subscriptions that are listed: a world has a handful.

@@ -1,9 +1,11 @@
 //! The stored rows. Each is written with [`FORMAT`] in front; golden bytes in the tests guard every one.
 
 use claviger_types::alg::PublicKey;
-use claviger_types::command::RotationPolicy;
+use claviger_types::command::{ClientSecret, PrincipalKind, RotationPolicy, Tags};
 use claviger_types::name::{Id128, Kind, ObjectName, VaultName};
 use claviger_types::outcome::{Deletion, Outcome};
+use claviger_types::role::Scope;
+use claviger_types::vault::VaultSettings;
 use serde::{Deserialize, Serialize};
 
 /// Format number of every row of this module.
@@ -25,12 +27,18 @@ pub struct Vault {
     pub id: Id128,
     /// Unique in the region.
     pub name: VaultName,
+    /// The name as first given.
+    pub display_name: String,
     /// Tenant whose tokens the vault accepts.
     pub tenant: Id128,
     /// Subscription that backup blobs are bound to.
     pub subscription: Id128,
-    /// Whether `-HSM` kinds are allowed.
-    pub premium: bool,
+    /// Its resource group, as named there.
+    pub group: String,
+    /// Location that answers show.
+    pub location: String,
+    /// What may change.
+    pub settings: VaultSettings,
     /// Days between delete and purge.
     pub retention_days: u16,
     /// Whether purge is left to the end of the retention.
@@ -39,8 +47,59 @@ pub struct Vault {
     pub wrapped_key: Vec<u8>,
     /// When it was created, in seconds.
     pub created: u64,
+    /// Who created it; `None` is the service itself.
+    pub created_by: Option<Id128>,
+    /// When it was last changed, in seconds.
+    pub updated: u64,
+    /// Who changed it.
+    pub updated_by: Option<Id128>,
+    /// Set while the vault is soft-deleted.
+    pub deletion: Option<Deletion>,
     /// Log index that last changed the vault or its policies.
     pub mod_index: u64,
+}
+
+impl Vault {
+    /// Where role assignments for the vault hold.
+    pub fn scope(&self) -> Scope {
+        Scope::vault(self.subscription, &self.group, &self.display_name)
+    }
+}
+
+/// A resource group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceGroup {
+    /// Its subscription.
+    pub subscription: Id128,
+    /// The name as first given.
+    pub name: String,
+    /// Location that answers show.
+    pub location: String,
+    /// Tags.
+    pub tags: Tags,
+    /// When it was created, in seconds.
+    pub created: u64,
+}
+
+/// A role that a principal has in a scope.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleAssignment {
+    /// Its id.
+    pub id: Id128,
+    /// Where it holds.
+    pub scope: Scope,
+    /// The role.
+    pub role: Id128,
+    /// Who has it.
+    pub principal: Id128,
+    /// What the principal is.
+    pub principal_kind: PrincipalKind,
+    /// For people.
+    pub description: Option<String>,
+    /// When it was created, in seconds.
+    pub created: u64,
+    /// Who created it; `None` is the service itself.
+    pub created_by: Option<Id128>,
 }
 
 /// The head of an object: what does not belong to one version.
@@ -74,12 +133,42 @@ pub struct Application {
     pub tenant: Id128,
     /// Application (client) id.
     pub app: Id128,
+    /// Object id of the application itself.
+    pub object: Id128,
     /// Object id of the service principal.
+    pub oid: Id128,
+    /// Whether the service principal is there.
+    pub has_principal: bool,
+    /// For people.
+    pub display_name: String,
+    /// Client secrets, oldest first.
+    pub secrets: Vec<ClientSecret>,
+    /// When it was created, in seconds.
+    pub created: u64,
+}
+
+/// A user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Home tenant.
+    pub tenant: Id128,
+    /// Object id.
+    pub oid: Id128,
+    /// `userPrincipalName`.
+    pub upn: String,
+    /// For people.
+    pub display_name: String,
+}
+
+/// A group of principals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Home tenant.
+    pub tenant: Id128,
+    /// Object id.
     pub oid: Id128,
     /// For people.
     pub display_name: String,
-    /// Password hashes (PHC strings).
-    pub secret_hashes: Vec<String>,
 }
 
 /// A tenant.

@@ -6,7 +6,9 @@ use claviger_types::alg::{Curve, Kty, PublicKey};
 use claviger_types::command::*;
 use claviger_types::name::{Id128, Kind, ObjectName, VaultName};
 use claviger_types::outcome::{Outcome, Refusal};
-use claviger_types::permission::{AccessPolicy, KeyPermission, SecretPermission};
+use claviger_types::permission::AccessPolicy;
+use claviger_types::role::{self, RoleDefinition, Scope};
+use claviger_types::vault::{IpRule, NetworkAcls, VaultSettings};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -14,6 +16,9 @@ use std::collections::BTreeMap;
 const VAULT: Id128 = Id128([7; 16]);
 const TENANT: Id128 = Id128([1; 16]);
 const ALICE: Id128 = Id128([2; 16]);
+const BOB: Id128 = Id128([4; 16]);
+const SUBSCRIPTION: Id128 = Id128([3; 16]);
+const SUB: &str = "/subscriptions/03030303-0303-0303-0303-030303030303";
 
 fn id(n: u64) -> Id128 {
     let mut bytes = [0xab; 16];
@@ -25,32 +30,90 @@ fn entry(n: u64, actor: Actor, time_ms: u64, command: &Command, blobs: Vec<Vec<u
     Entry::new(id(n), actor, time_ms, command, blobs).unwrap()
 }
 
+fn group(name: &str) -> Command {
+    Command::PutResourceGroup(PutResourceGroup {
+        subscription: SUBSCRIPTION,
+        name: name.into(),
+        location: "local".into(),
+        tags: Tags::new(),
+    })
+}
+
+fn create_vault(id: Id128, name: &str) -> Command {
+    Command::CreateVault(CreateVault {
+        id,
+        name: VaultName::parse(name).unwrap(),
+        display_name: name.into(),
+        tenant: TENANT,
+        subscription: SUBSCRIPTION,
+        group: "g".into(),
+        location: "local".into(),
+        retention_days: 7,
+        purge_protection: false,
+        settings: VaultSettings { premium: true, ..VaultSettings::default() },
+        policies: vec![AccessPolicy::everything(TENANT, ALICE)],
+    })
+}
+
+/// A state and its next index: what the tests of the management plane go on with.
+struct World {
+    kv: MemKv,
+    index: u64,
+    now: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let (kv, index) = setup();
+        Self { kv, index, now: 1_000 }
+    }
+
+    fn by(&mut self, actor: Actor, command: Command) -> Outcome {
+        self.index += 1;
+        let e = entry(self.index, actor, self.now * 1_000, &command, vec![vec![0xcc; 3]]);
+        apply(&mut self.kv, self.index, &e).unwrap()
+    }
+
+    fn system(&mut self, command: Command) -> Outcome {
+        self.by(Actor::System, command)
+    }
+
+    /// Gives a built-in role.
+    fn assign(&mut self, id: u8, role: &str, scope: &str, principal: Id128) -> Command {
+        let command = Command::PutRoleAssignment(PutRoleAssignment {
+            id: Id128([id; 16]),
+            scope: Scope::parse(scope).unwrap(),
+            role: role::built_in().iter().find(|r| r.name == role).unwrap().id,
+            principal,
+            principal_kind: PrincipalKind::ServicePrincipal,
+            description: None,
+        });
+        assert_eq!(self.system(command.clone()), Outcome::Done);
+        command
+    }
+}
+
+fn bob() -> Actor {
+    Actor::Principal { tenant: TENANT, oid: BOB }
+}
+
 fn setup() -> (MemKv, u64) {
     let mut kv = MemKv::default();
-    let policy = AccessPolicy {
-        tenant: TENANT,
-        oid: ALICE,
-        keys: KeyPermission::everything(),
-        secrets: SecretPermission::everything(),
-    };
     let commands = [
         Command::InitWorld(InitWorld { world: Id128([9; 16]), region: "local".into() }),
-        Command::CreateVault(CreateVault {
-            id: VAULT,
-            name: VaultName::parse("demo").unwrap(),
+        Command::PutSubscription(PutSubscription {
+            subscription: SUBSCRIPTION,
             tenant: TENANT,
-            subscription: Id128([3; 16]),
-            premium: true,
-            retention_days: 7,
-            purge_protection: false,
-            policies: vec![policy],
+            display_name: "S".into(),
         }),
+        group("G"),
+        create_vault(VAULT, "demo"),
     ];
     for (i, command) in (1u64..).zip(&commands) {
         let outcome = apply(&mut kv, i, &entry(i, Actor::System, 1_000, command, vec![vec![0xee; 4]])).unwrap();
         assert_eq!(outcome, Outcome::Done);
     }
-    (kv, 2)
+    (kv, 4)
 }
 
 fn alice() -> Actor {
@@ -268,17 +331,17 @@ fn lists_page_by_page() {
 fn the_clock_never_runs_backwards_and_purge_waits_for_it() {
     let (mut kv, _) = setup();
     let day = 86_400_000;
-    apply(&mut kv, 3, &entry(3, alice(), 100 * day, &secret("s", 3), vec![vec![1]])).unwrap();
-    apply(&mut kv, 4, &entry(4, alice(), 50 * day, &Command::DeleteObject(object("S")), vec![])).unwrap();
+    apply(&mut kv, 13, &entry(13, alice(), 100 * day, &secret("s", 3), vec![vec![1]])).unwrap();
+    apply(&mut kv, 14, &entry(14, alice(), 50 * day, &Command::DeleteObject(object("S")), vec![])).unwrap();
     let (_, deletion) = read::deleted(&kv, VAULT, Kind::Secret, "s").unwrap().unwrap();
     assert_eq!((deletion.deleted, deletion.purge), (100 * 86_400, 107 * 86_400));
 
     let purge = Command::PurgeObject(object("s"));
-    let early = apply(&mut kv, 5, &entry(5, Actor::System, 106 * day, &purge, vec![])).unwrap();
+    let early = apply(&mut kv, 15, &entry(15, Actor::System, 106 * day, &purge, vec![])).unwrap();
     assert_eq!(early, Outcome::Refused(Refusal::NotDue));
     assert!(read::due(&kv, 106 * 86_400, 10).unwrap().is_empty());
     assert_eq!(read::due(&kv, 107 * 86_400, 10).unwrap().len(), 1);
-    let late = apply(&mut kv, 6, &entry(6, Actor::System, 107 * day, &purge, vec![])).unwrap();
+    let late = apply(&mut kv, 16, &entry(16, Actor::System, 107 * day, &purge, vec![])).unwrap();
     assert_eq!(late, Outcome::Done);
     assert!(read::due(&kv, u64::MAX - 1, 10).unwrap().is_empty());
 }
@@ -444,9 +507,9 @@ fn near_expiry_is_told_once_for_each_expiry() {
 #[test]
 fn an_unknown_command_stops_the_node() {
     let (mut kv, _) = setup();
-    let mut e = entry(3, alice(), 1, &secret("s", 3), vec![]);
+    let mut e = entry(5, alice(), 1, &secret("s", 5), vec![]);
     e.cmd_v = 99;
-    assert!(apply(&mut kv, 3, &e).unwrap_err().to_string().starts_with("UNKNOWN_COMMAND"));
+    assert!(apply(&mut kv, 5, &e).unwrap_err().to_string().starts_with("UNKNOWN_COMMAND"));
 }
 
 /// The stored bytes of a fixed history: entries, rows, chain. A change here breaks old data directories.
@@ -496,14 +559,80 @@ fn golden_bytes() {
     let Command::PutVersion(due) = key.clone() else { unreachable!("it is one") };
     let due = PutVersion { origin: Origin::Rotate, version: id(9), ..due };
     let others = [
-        Command::SetPolicies(SetPolicies { vault: VAULT, policies: vec![] }),
+        Command::SetPolicies(SetPolicies { vault: VAULT, seen: None, policies: vec![] }),
         Command::PutApplication(PutApplication {
             tenant: TENANT,
             app: id(1),
+            object: id(2),
             oid: ALICE,
+            has_principal: true,
             display_name: "app".into(),
-            secret_hashes: vec!["$hash".into()],
         }),
+        Command::AddClientSecret(AddClientSecret {
+            tenant: TENANT,
+            app: id(1),
+            secret: ClientSecret {
+                id: id(3),
+                hash: "$hash".into(),
+                hint: "abc".into(),
+                display_name: "s".into(),
+                start: 1,
+                end: Some(2),
+            },
+        }),
+        Command::RemoveClientSecret(RemoveClientSecret { tenant: TENANT, app: id(1), id: id(4) }),
+        Command::DeleteApplication(DeleteApplication { tenant: TENANT, app: id(1) }),
+        Command::PutUser(PutUser { tenant: TENANT, oid: BOB, upn: "b@a.test".into(), display_name: "B".into() }),
+        Command::PutGroup(PutGroup { tenant: TENANT, oid: id(5), display_name: "G".into() }),
+        Command::SetMember(SetMember { tenant: TENANT, group: id(5), member: BOB, present: true }),
+        Command::UpdateVault(UpdateVault {
+            vault: VAULT,
+            seen: None,
+            settings: VaultSettings {
+                network: Some(NetworkAcls {
+                    allow_by_default: false,
+                    bypass_services: true,
+                    ip_rules: vec![IpRule::parse("10.0.0.0/8").unwrap()],
+                    subnet_ids: vec![],
+                }),
+                ..VaultSettings::default()
+            },
+            purge_protection: false,
+            policies: vec![AccessPolicy::everything(TENANT, ALICE)],
+        }),
+        Command::DeleteVault(VaultRef { vault: VAULT }),
+        Command::RecoverVault(VaultRef { vault: VAULT }),
+        group("H"),
+        Command::DeleteResourceGroup(DeleteResourceGroup { subscription: SUBSCRIPTION, name: "h".into() }),
+        Command::PutRoleDefinition(PutRoleDefinition {
+            scope: Scope::parse(SUB).unwrap(),
+            role: RoleDefinition {
+                id: id(7),
+                name: "Custom".into(),
+                description: "d".into(),
+                actions: vec!["*/read".into()],
+                not_actions: vec![],
+                data_actions: vec!["Microsoft.KeyVault/vaults/*".into()],
+                not_data_actions: vec!["Microsoft.KeyVault/vaults/keys/sign/action".into()],
+                assignable_scopes: vec![SUB.into()],
+            },
+        }),
+        Command::PutRoleAssignment(PutRoleAssignment {
+            id: id(6),
+            scope: Scope::parse(SUB).unwrap(),
+            role: id(7),
+            principal: BOB,
+            principal_kind: PrincipalKind::User,
+            description: Some("why".into()),
+        }),
+        Command::DeleteRoleAssignment(DeleteRoleAssignment {
+            id: id(6),
+            scope: Scope::parse(SUB).unwrap(),
+            principal: BOB,
+        }),
+        Command::DeleteRoleDefinition(DeleteRoleDefinition { scope: Scope::parse(SUB).unwrap(), id: id(7) }),
+        create_vault(id(9), "gone"),
+        Command::DeleteVault(VaultRef { vault: id(9) }),
         Command::PutTenant(PutTenant { tenant: TENANT, domain: "a.test".into(), display_name: "A".into() }),
         Command::PutSubscription(PutSubscription {
             subscription: Id128([3; 16]),
@@ -531,7 +660,7 @@ fn golden_bytes() {
     let mut text = String::new();
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
     for (index, (actor, command)) in
-        (3u64..).zip(commands.map(|c| (alice(), c)).chain(others.into_iter().map(|c| (Actor::System, c))))
+        (5u64..).zip(commands.map(|c| (alice(), c)).chain(others.into_iter().map(|c| (Actor::System, c))))
     {
         // The system's commands come years later, so that what falls due has done so.
         let time_ms = if actor == Actor::System { 1_000_000_000_000 } else { 1_000 * index };
@@ -551,4 +680,192 @@ fn golden_bytes() {
     }
     let want = std::fs::read_to_string(path).unwrap();
     assert!(text == want, "stored bytes changed; see {path}. A new meaning needs a new command or format number");
+}
+
+#[test]
+fn a_deleted_vault_is_out_of_reach_and_comes_back_whole() {
+    let mut w = World::new();
+    assert!(matches!(w.by(alice(), secret("s", 1)), Outcome::Version(_)));
+    let vault = VaultRef { vault: VAULT };
+    assert_eq!(w.system(Command::RecoverVault(vault.clone())), Outcome::Refused(Refusal::VaultNotDeleted));
+    assert_eq!(w.system(Command::DeleteVault(vault.clone())), Outcome::Done);
+    assert_eq!(w.by(alice(), secret("t", 2)), Outcome::Refused(Refusal::Forbidden));
+    assert_eq!(w.system(secret("t", 2)), Outcome::Refused(Refusal::VaultNotFound));
+    assert_eq!(w.system(create_vault(id(1), "Demo")), Outcome::Refused(Refusal::VaultDeleted));
+    assert_eq!(w.system(Command::DeleteVault(vault.clone())), Outcome::Refused(Refusal::VaultNotFound));
+    assert_eq!(w.system(Command::RecoverVault(vault)), Outcome::Done);
+    assert_eq!(w.system(create_vault(id(1), "Demo")), Outcome::Refused(Refusal::VaultExists));
+    assert!(read::live(&w.kv, VAULT, Kind::Secret, "s", None).unwrap().is_some());
+    assert!(matches!(w.by(alice(), secret("t", 2)), Outcome::Version(_)));
+    assert!(read::vaults_due(&w.kv, u64::MAX - 1, 9).unwrap().is_empty());
+}
+
+#[test]
+fn a_purged_vault_leaves_nothing_behind() {
+    let mut w = World::new();
+    let clean = |kv: &MemKv| {
+        let left = [Table::Objects, Table::Deleted, Table::Due, Table::Versions, Table::Material, Table::Policies];
+        left.iter().all(|table| kv.scan(*table, &[], &[0xff; 64], 9).unwrap().is_empty())
+    };
+    for n in 0..1_100u64 {
+        assert!(matches!(w.by(alice(), secret(&format!("s{n}"), n)), Outcome::Version(_)));
+    }
+    assert!(matches!(w.by(alice(), Command::DeleteObject(object("s1"))), Outcome::Deleted(..)));
+    w.assign(
+        1,
+        "Key Vault Administrator",
+        &format!("{SUB}/resourceGroups/g/providers/Microsoft.KeyVault/vaults/demo/keys/k"),
+        BOB,
+    );
+    w.assign(2, "Owner", SUB, BOB);
+    let vault = VaultRef { vault: VAULT };
+    assert_eq!(w.system(Command::PurgeVault(vault.clone())), Outcome::Refused(Refusal::VaultNotDeleted));
+    assert_eq!(w.system(Command::DeleteVault(vault.clone())), Outcome::Done);
+    assert_eq!(w.system(Command::PurgeVault(vault.clone())), Outcome::Refused(Refusal::NotDue));
+    assert_eq!(w.by(alice(), Command::PurgeVault(vault.clone())), Outcome::Refused(Refusal::Forbidden));
+    assert_eq!(read::vaults_due(&w.kv, w.now + 7 * 86_400, 9).unwrap(), [VAULT]);
+    assert_eq!(w.by(bob(), Command::PurgeVault(vault.clone())), Outcome::Done);
+    assert_eq!(read::vault(&w.kv, VAULT).unwrap(), None);
+    assert_eq!(read::assignments(&w.kv).unwrap().len(), 1);
+    assert_eq!(w.system(create_vault(VAULT, "other")), Outcome::Refused(Refusal::VaultExists));
+    assert_eq!(w.by(bob(), Command::EraseVault(vault.clone())), Outcome::Refused(Refusal::Forbidden));
+    let mut steps = 0;
+    while !read::erasures(&w.kv, 9).unwrap().is_empty() {
+        assert_eq!(w.system(Command::EraseVault(vault.clone())), Outcome::Done);
+        steps += 1;
+    }
+    assert_eq!(steps, 2);
+    assert!(clean(&w.kv));
+    assert!(read::vaults_due(&w.kv, u64::MAX - 1, 9).unwrap().is_empty());
+    assert_eq!(w.system(create_vault(id(1), "demo")), Outcome::Done);
+}
+
+#[test]
+fn purge_protection_holds_until_the_end() {
+    let mut w = World::new();
+    w.assign(2, "Owner", SUB, BOB);
+    let update = |purge_protection| {
+        Command::UpdateVault(UpdateVault {
+            vault: VAULT,
+            seen: None,
+            settings: VaultSettings::default(),
+            purge_protection,
+            policies: vec![],
+        })
+    };
+    assert_eq!(w.by(bob(), update(true)), Outcome::Done);
+    assert_eq!(w.by(bob(), update(false)), Outcome::Done);
+    let vault = VaultRef { vault: VAULT };
+    assert_eq!(w.by(bob(), Command::DeleteVault(vault.clone())), Outcome::Done);
+    assert_eq!(w.by(bob(), Command::PurgeVault(vault.clone())), Outcome::Refused(Refusal::PurgeProtected));
+    w.now += 7 * 86_400;
+    assert_eq!(w.system(Command::PurgeVault(vault)), Outcome::Done);
+}
+
+#[test]
+fn the_vault_says_whether_policies_or_roles_decide() {
+    let mut w = World::new();
+    let vault = "/resourcegroups/G/providers/microsoft.keyvault/vaults/DEMO";
+    w.assign(1, "Key Vault Secrets Officer", &format!("{SUB}{vault}/secrets/Mine"), BOB);
+    let settings = |rbac| {
+        Command::UpdateVault(UpdateVault {
+            vault: VAULT,
+            seen: None,
+            settings: VaultSettings { rbac, ..VaultSettings::default() },
+            purge_protection: false,
+            policies: vec![AccessPolicy::everything(TENANT, ALICE)],
+        })
+    };
+    assert!(matches!(w.by(alice(), secret("mine", 1)), Outcome::Version(_)));
+    assert_eq!(w.by(bob(), secret("mine", 2)), Outcome::Refused(Refusal::Forbidden));
+    w.system(settings(true));
+    assert_eq!(w.by(alice(), secret("mine", 3)), Outcome::Refused(Refusal::Forbidden));
+    assert!(matches!(w.by(bob(), secret("mine", 4)), Outcome::Version(_)));
+    assert_eq!(w.by(bob(), secret("minelike", 5)), Outcome::Refused(Refusal::Forbidden));
+
+    // A custom role takes back a part of what it gives; a group passes its roles on.
+    let custom = RoleDefinition {
+        id: id(9),
+        name: "Writer".into(),
+        description: String::new(),
+        actions: vec![],
+        not_actions: vec![],
+        data_actions: vec!["Microsoft.KeyVault/vaults/secrets/*".into()],
+        not_data_actions: vec!["Microsoft.KeyVault/vaults/secrets/delete".into()],
+        assignable_scopes: vec![SUB.into()],
+    };
+    let scope = Scope::parse(SUB).unwrap();
+    let define = Command::PutRoleDefinition(PutRoleDefinition { scope: scope.clone(), role: custom });
+    assert_eq!(w.by(bob(), define.clone()), Outcome::Refused(Refusal::Forbidden));
+    assert_eq!(w.system(define), Outcome::Done);
+    w.system(Command::PutGroup(PutGroup { tenant: TENANT, oid: id(5), display_name: "G".into() }));
+    let assignment = PutRoleAssignment {
+        id: id(6),
+        scope: scope.clone(),
+        role: id(9),
+        principal: id(5),
+        principal_kind: PrincipalKind::Group,
+        description: None,
+    };
+    assert_eq!(w.system(Command::PutRoleAssignment(assignment)), Outcome::Done);
+    let member = |present| Command::SetMember(SetMember { tenant: TENANT, group: id(5), member: ALICE, present });
+    w.system(member(true));
+    assert!(matches!(w.by(alice(), secret("hers", 6)), Outcome::Version(_)));
+    assert_eq!(w.by(alice(), Command::DeleteObject(object("hers"))), Outcome::Refused(Refusal::Forbidden));
+    w.system(member(false));
+    assert_eq!(w.by(alice(), secret("hers", 7)), Outcome::Refused(Refusal::Forbidden));
+    let delete = Command::DeleteRoleDefinition(DeleteRoleDefinition { scope, id: id(9) });
+    assert_eq!(w.system(delete), Outcome::Refused(Refusal::RoleInUse));
+}
+
+#[test]
+fn management_takes_roles() {
+    let mut w = World::new();
+    let tags = |name: &str| group(name);
+    let assign = |id: u8, role: &str, principal| {
+        Command::PutRoleAssignment(PutRoleAssignment {
+            id: Id128([id; 16]),
+            scope: Scope::parse(SUB).unwrap(),
+            role: role::built_in().iter().find(|r| r.name == role).unwrap().id,
+            principal,
+            principal_kind: PrincipalKind::User,
+            description: None,
+        })
+    };
+    let app = Command::PutApplication(PutApplication {
+        tenant: TENANT,
+        app: id(1),
+        object: id(2),
+        oid: id(3),
+        has_principal: true,
+        display_name: "a".into(),
+    });
+    let forbidden = Outcome::Refused(Refusal::Forbidden);
+    // role, may write a group, may assign Owner, may assign a role for data, may change the directory
+    let cases = [
+        ("Owner", true, true, true, true),
+        ("Contributor", true, false, false, false),
+        ("Reader", false, false, false, false),
+        ("User Access Administrator", false, true, true, true),
+        ("Key Vault Data Access Administrator", false, false, true, false),
+        ("Key Vault Administrator", false, false, false, false),
+    ];
+    for (n, (role, group, owner, data, directory)) in (10u8..).zip(cases) {
+        let who = Id128([n; 16]);
+        let actor = || Actor::Principal { tenant: TENANT, oid: who };
+        assert_eq!(w.by(actor(), tags("x")), forbidden, "{role}");
+        w.assign(n, role, SUB, who);
+        let asked = [
+            (tags("x"), group),
+            (assign(100 + n, "Owner", id(u64::from(n))), owner),
+            (assign(200 + n, "Key Vault Secrets User", id(u64::from(n))), data),
+            (app.clone(), directory),
+        ];
+        for (command, want) in asked {
+            let name = command.name();
+            assert_eq!(w.by(actor(), command) == Outcome::Done, want, "{role} {name}");
+        }
+        let stranger = Actor::Principal { tenant: id(77), oid: who };
+        assert_eq!(w.by(stranger, tags("x")), forbidden, "{role} of another tenant");
+    }
 }

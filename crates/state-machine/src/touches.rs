@@ -26,7 +26,25 @@ pub fn touches(command: &Command) -> Vec<ConflictKey> {
         | Command::PutApplication(_)
         | Command::PutTokenKey(_)
         | Command::PutTenant(_)
-        | Command::PutSubscription(_) => vec![ConflictKey::World],
+        | Command::PutSubscription(_)
+        | Command::AddClientSecret(_)
+        | Command::RemoveClientSecret(_)
+        | Command::DeleteApplication(_)
+        | Command::PutUser(_)
+        | Command::PutGroup(_)
+        | Command::SetMember(_)
+        | Command::PutResourceGroup(_)
+        | Command::DeleteResourceGroup(_)
+        | Command::PutRoleAssignment(_)
+        | Command::DeleteRoleAssignment(_)
+        | Command::PutRoleDefinition(_)
+        | Command::DeleteRoleDefinition(_) => vec![ConflictKey::World],
+        Command::UpdateVault(c) => vec![ConflictKey::Vault(c.vault)],
+        Command::DeleteVault(c) | Command::RecoverVault(c) | Command::PurgeVault(c) => {
+            vec![ConflictKey::World, ConflictKey::Vault(c.vault), ConflictKey::VaultAny(c.vault)]
+        }
+        // What it erases was out of reach before.
+        Command::EraseVault(c) => vec![ConflictKey::Vault(c.vault), ConflictKey::VaultAny(c.vault)],
         Command::CreateVault(c) => vec![ConflictKey::World, ConflictKey::Vault(c.id)],
         Command::SetPolicies(c) => vec![ConflictKey::Vault(c.vault)],
         Command::PutVersion(c) => object(c.vault, c.kind, c.name.folded()),

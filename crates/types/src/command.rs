@@ -11,6 +11,8 @@ use crate::alg::{Kty, PublicKey};
 use crate::codec::{self, CodecError};
 use crate::name::{Id128, Kind, ObjectName, VaultName};
 use crate::permission::AccessPolicy;
+use crate::role::{RoleDefinition, Scope};
+use crate::vault::VaultSettings;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -173,18 +175,125 @@ pub struct CreateVault {
     pub id: Id128,
     /// Unique in the region.
     pub name: VaultName,
+    /// The name as first given: resource ids show it.
+    pub display_name: String,
     /// Tenant whose tokens the vault accepts.
     pub tenant: Id128,
     /// Subscription: backup blobs open only inside it.
     pub subscription: Id128,
-    /// Whether `-HSM` kinds are allowed.
-    pub premium: bool,
-    /// Days between delete and purge: 7 to 90.
+    /// The resource group, which must exist.
+    pub group: String,
+    /// Location that answers show.
+    pub location: String,
+    /// Days between delete and purge: 7 to 90; fixed from now on.
     pub retention_days: u16,
     /// Whether purge is left to the end of the retention.
     pub purge_protection: bool,
+    /// What may change later.
+    pub settings: VaultSettings,
     /// Who may do what.
     pub policies: Vec<AccessPolicy>,
+}
+
+/// Replaces the settings and the access policies of a vault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateVault {
+    /// The vault.
+    pub vault: Id128,
+    /// `mod_index` that the caller has seen: a vault that was changed meanwhile is left alone. `None` does not look.
+    pub seen: Option<u64>,
+    /// All settings from now on.
+    pub settings: VaultSettings,
+    /// Switches purge protection on; it never goes off again.
+    pub purge_protection: bool,
+    /// All policies from now on.
+    pub policies: Vec<AccessPolicy>,
+}
+
+/// Names a vault: delete, recover, purge and erasure need no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultRef {
+    /// The vault.
+    pub vault: Id128,
+}
+
+/// Creates a resource group or replaces its tags.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutResourceGroup {
+    /// Its subscription.
+    pub subscription: Id128,
+    /// Its name.
+    pub name: String,
+    /// Its location: fixed at creation.
+    pub location: String,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+/// Removes a resource group that has no vaults left but deleted ones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteResourceGroup {
+    /// Its subscription.
+    pub subscription: Id128,
+    /// Its name.
+    pub name: String,
+}
+
+/// What kind of principal an assignment or a group names. The numbers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PrincipalKind {
+    /// An application's service principal.
+    ServicePrincipal,
+    /// A person.
+    User,
+    /// A group.
+    Group,
+}
+
+/// Gives a principal a role in a scope. One that exists may be given again, but not changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutRoleAssignment {
+    /// Its id.
+    pub id: Id128,
+    /// Where it holds.
+    pub scope: Scope,
+    /// The role.
+    pub role: Id128,
+    /// Who has it.
+    pub principal: Id128,
+    /// What the principal is.
+    pub principal_kind: PrincipalKind,
+    /// For people.
+    pub description: Option<String>,
+}
+
+/// Takes an assignment back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteRoleAssignment {
+    /// Its id.
+    pub id: Id128,
+    /// Where it holds.
+    pub scope: Scope,
+    /// Who has it.
+    pub principal: Id128,
+}
+
+/// Creates or replaces a custom role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutRoleDefinition {
+    /// Where it was defined: the caller's right is looked for there, and in every scope where it may be assigned.
+    pub scope: Scope,
+    /// The role.
+    pub role: RoleDefinition,
+}
+
+/// Removes a custom role that is assigned nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteRoleDefinition {
+    /// Where it was defined.
+    pub scope: Scope,
+    /// Its id.
+    pub id: Id128,
 }
 
 /// Replaces the access policies of a vault.
@@ -192,23 +301,112 @@ pub struct CreateVault {
 pub struct SetPolicies {
     /// The vault.
     pub vault: Id128,
+    /// `mod_index` that the caller has seen, as in [`UpdateVault`].
+    pub seen: Option<u64>,
     /// All policies that the vault has from now on.
     pub policies: Vec<AccessPolicy>,
 }
 
-/// Creates or replaces an application and its service principal.
+/// Creates or changes an application; its credentials stay as they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PutApplication {
     /// Home tenant.
     pub tenant: Id128,
     /// Application (client) id.
     pub app: Id128,
-    /// Object id of the service principal: what policies name.
+    /// Object id of the application itself: what the directory's paths name.
+    pub object: Id128,
+    /// Object id of the service principal: what policies name. Kept when the application exists.
+    pub oid: Id128,
+    /// Whether the service principal is there: without it no token is issued.
+    pub has_principal: bool,
+    /// For people.
+    pub display_name: String,
+}
+
+/// A client secret, without the secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientSecret {
+    /// `keyId`.
+    pub id: Id128,
+    /// Password hash (PHC string).
+    pub hash: String,
+    /// First characters of the secret, for people.
+    pub hint: String,
+    /// For people.
+    pub display_name: String,
+    /// Valid from, in seconds.
+    pub start: u64,
+    /// Valid until, in seconds; `None` has no end.
+    pub end: Option<u64>,
+}
+
+/// Adds a client secret to an application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddClientSecret {
+    /// Tenant of the application.
+    pub tenant: Id128,
+    /// The application.
+    pub app: Id128,
+    /// The secret.
+    pub secret: ClientSecret,
+}
+
+/// Removes a client secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveClientSecret {
+    /// Tenant of the application.
+    pub tenant: Id128,
+    /// The application.
+    pub app: Id128,
+    /// `keyId`.
+    pub id: Id128,
+}
+
+/// Removes an application with its service principal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteApplication {
+    /// Tenant of the application.
+    pub tenant: Id128,
+    /// The application.
+    pub app: Id128,
+}
+
+/// Creates or changes a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutUser {
+    /// Home tenant.
+    pub tenant: Id128,
+    /// Object id.
+    pub oid: Id128,
+    /// `userPrincipalName`.
+    pub upn: String,
+    /// For people.
+    pub display_name: String,
+}
+
+/// Creates or renames a group of principals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutGroup {
+    /// Home tenant.
+    pub tenant: Id128,
+    /// Object id.
     pub oid: Id128,
     /// For people.
     pub display_name: String,
-    /// Password hashes (PHC strings) of its client secrets.
-    pub secret_hashes: Vec<String>,
+}
+
+/// Puts a principal into a group, or takes it out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetMember {
+    /// Tenant of both.
+    pub tenant: Id128,
+    /// The group.
+    pub group: Id128,
+    /// The principal.
+    pub member: Id128,
+    /// Whether it belongs to the group from now on.
+    pub present: bool,
 }
 
 /// Creates or renames a tenant: a directory of principals.
@@ -395,6 +593,40 @@ commands! {
     PutTenant(PutTenant) = 6 v 1,
     /// See [`PutSubscription`].
     PutSubscription(PutSubscription) = 7 v 1,
+    /// See [`AddClientSecret`].
+    AddClientSecret(AddClientSecret) = 30 v 1,
+    /// See [`RemoveClientSecret`].
+    RemoveClientSecret(RemoveClientSecret) = 31 v 1,
+    /// See [`DeleteApplication`].
+    DeleteApplication(DeleteApplication) = 32 v 1,
+    /// See [`PutUser`].
+    PutUser(PutUser) = 33 v 1,
+    /// See [`PutGroup`].
+    PutGroup(PutGroup) = 34 v 1,
+    /// See [`SetMember`].
+    SetMember(SetMember) = 35 v 1,
+    /// See [`UpdateVault`].
+    UpdateVault(UpdateVault) = 40 v 1,
+    /// Soft-deletes a vault with everything in it.
+    DeleteVault(VaultRef) = 41 v 1,
+    /// Brings a soft-deleted vault back.
+    RecoverVault(VaultRef) = 42 v 1,
+    /// Erases a soft-deleted vault and its key at once. From the service itself only when its retention is over.
+    PurgeVault(VaultRef) = 43 v 1,
+    /// Erases the next rows of a purged vault's objects; the service repeats it until none is left.
+    EraseVault(VaultRef) = 44 v 1,
+    /// See [`PutResourceGroup`].
+    PutResourceGroup(PutResourceGroup) = 45 v 1,
+    /// See [`DeleteResourceGroup`].
+    DeleteResourceGroup(DeleteResourceGroup) = 46 v 1,
+    /// See [`PutRoleAssignment`].
+    PutRoleAssignment(PutRoleAssignment) = 47 v 1,
+    /// See [`DeleteRoleAssignment`].
+    DeleteRoleAssignment(DeleteRoleAssignment) = 48 v 1,
+    /// See [`PutRoleDefinition`].
+    PutRoleDefinition(PutRoleDefinition) = 49 v 1,
+    /// See [`DeleteRoleDefinition`].
+    DeleteRoleDefinition(DeleteRoleDefinition) = 50 v 1,
     /// See [`PutVersion`].
     PutVersion(PutVersion) = 10 v 1,
     /// See [`UpdateVersion`].

@@ -119,6 +119,44 @@ pub fn rfc3339(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", time / 3600, time / 60 % 60, time % 60)
 }
 
+/// Seconds since 1970 of an RFC 3339 date, its fraction dropped. Nothing before 1970 and no leap second.
+pub fn parse_rfc3339(text: &str) -> Option<u64> {
+    let (date, time) = text.split_at_checked(10)?;
+    let number = |text: &str, low: i64, high: i64| {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse::<i64>().ok().filter(|n| digits && (low..=high).contains(n))
+    };
+    let mut parts = date.split('-');
+    let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
+    let (year, month, day) = (number(year, 1970, 9999)?, number(month, 1, 12)?, number(day, 1, 31)?);
+    let days = days_from_civil(year, month, day);
+    if civil(days) != (year, month, day) {
+        return None;
+    }
+    let (clock, rest) = time.strip_prefix(['T', 't', ' '])?.split_at_checked(8)?;
+    let mut parts = clock.split(':');
+    let (hour, minute, second) = (parts.next()?, parts.next()?, parts.next()?);
+    let (hour, minute, second) = (number(hour, 0, 23)?, number(minute, 0, 59)?, number(second, 0, 59)?);
+    let zone = match rest.strip_prefix('.') {
+        Some(fraction) => fraction.trim_start_matches(|c: char| c.is_ascii_digit()),
+        None => rest,
+    };
+    let offset = match zone {
+        "Z" | "z" => 0,
+        _ => {
+            let (sign, hours_minutes) = zone.split_at_checked(1)?;
+            let (hours, minutes) = hours_minutes.split_once(':')?;
+            let minutes = number(hours, 0, 23)? * 60 + number(minutes, 0, 59)?;
+            match sign {
+                "+" => minutes * 60,
+                "-" => -minutes * 60,
+                _ => return None,
+            }
+        }
+    };
+    u64::try_from(days * 86_400 + hour * 3600 + minute * 60 + second - offset).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,5 +195,11 @@ mod tests {
             assert_eq!(days_from_civil(y, m, d), day);
         }
         assert_eq!(rfc3339(1_662_161_342), "2022-09-02T23:29:02Z");
+        for same in ["2022-09-02T23:29:02Z", "2022-09-02T23:29:02.123456Z", "2022-09-03T01:29:02+02:00"] {
+            assert_eq!(parse_rfc3339(same), Some(1_662_161_342), "{same}");
+        }
+        for bad in ["", "2022-09-02", "2022-02-30T00:00:00Z", "2022-09-02T23:29:02", "2022-09-02T24:00:00Z", "ü"] {
+            assert_eq!(parse_rfc3339(bad), None, "{bad}");
+        }
     }
 }

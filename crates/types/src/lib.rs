@@ -10,3 +10,5 @@ pub mod duration;
 pub mod name;
 pub mod outcome;
 pub mod permission;
+pub mod role;
+pub mod vault;

@@ -84,4 +84,28 @@ pub enum Refusal {
     NotExportable,
     /// The release policy is immutable.
     ImmutablePolicy,
+    /// The vault's name belongs to a soft-deleted vault.
+    VaultDeleted,
+    /// The vault is not deleted.
+    VaultNotDeleted,
+    /// The resource was changed since the caller looked.
+    Changed,
+    /// No such resource group.
+    GroupNotFound,
+    /// The resource group still has vaults.
+    GroupNotEmpty,
+    /// An assignment of the same role, principal and scope, or of the same id, exists.
+    AssignmentExists,
+    /// No such assignment.
+    AssignmentNotFound,
+    /// No such role.
+    RoleNotFound,
+    /// A role of that name exists, or the id is a built-in role's.
+    RoleExists,
+    /// The role is assigned somewhere.
+    RoleInUse,
+    /// No such application, group or principal.
+    PrincipalNotFound,
+    /// More of something than there may be.
+    TooMany,
 }

@@ -1,7 +1,9 @@
 //! Checking client secrets: expensive on purpose, and so bounded.
 
+use crate::clock::now_ms;
 use claviger_crypto::{password, random};
 use claviger_state_machine::records::Application;
+use claviger_types::command::ClientSecret;
 use claviger_types::name::Id128;
 use lru::LruCache;
 use sha2::{Digest, Sha256};
@@ -36,6 +38,12 @@ pub(crate) enum Checked {
     Locked,
     /// Too many wait.
     Busy,
+}
+
+/// Hashes of the secrets that are valid at `now` (seconds).
+fn valid(application: &Application, now: u64) -> impl Iterator<Item = &str> {
+    let in_time = move |secret: &&ClientSecret| secret.start <= now && secret.end.is_none_or(|end| now < end);
+    application.secrets.iter().filter(in_time).map(|secret| secret.hash.as_str())
 }
 
 struct Failures {
@@ -78,7 +86,8 @@ impl Credentials {
         }
         let Ok(_waiting) = self.queue.try_acquire() else { return Checked::Busy };
         let Ok(_turn) = self.at_once.acquire().await else { return Checked::Busy };
-        let hashes = application.secret_hashes.clone();
+        // One that is not valid now is as good as none.
+        let hashes: Vec<String> = valid(application, now_ms() / 1000).map(str::to_owned).collect();
         let secret = zeroize::Zeroizing::new(secret.to_owned());
         let right = tokio::task::spawn_blocking(move || hashes.iter().any(|phc| password::verify(&secret, phc))).await;
         if right.unwrap_or(false) {
@@ -96,7 +105,7 @@ impl Credentials {
         let mut hash = Sha256::new();
         hash.update(self.key);
         hash.update(application.app.0);
-        for phc in &application.secret_hashes {
+        for phc in valid(application, now_ms() / 1000) {
             hash.update((phc.len() as u64).to_be_bytes());
             hash.update(phc);
         }

@@ -121,7 +121,7 @@ fn application(service: &Service, client: &str, tenant: Id128) -> Result<Applica
         Some(id) => service.node.view(|view| read::application(view, id)).map_err(|_| IdentityError::unavailable())?,
         None => None,
     };
-    found.filter(|application| application.tenant == tenant).ok_or_else(|| {
+    found.filter(|application| application.tenant == tenant && application.has_principal).ok_or_else(|| {
         let text = format!(
             "Application with identifier '{client}' was not found in the directory '{}'. This can happen if the \
              application has not been installed by the administrator of the tenant or consented to by any user in the \

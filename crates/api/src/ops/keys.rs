@@ -109,7 +109,7 @@ pub(super) fn check_hsm(call: &Call<'_>, kty: Kty) -> Result<(), ServiceError> {
     if !kty.is_hsm() {
         return Ok(());
     }
-    if !call.vault().premium {
+    if !call.vault().settings.premium {
         return Err(ServiceError::HsmUnavailable("Hardware-protected keys need a vault of the premium SKU."));
     }
     if !call.service.config.hsm_in_software {

@@ -20,7 +20,7 @@ use claviger_node::{Node, NodeConfig, Peers, ReadMode, Storage};
 use claviger_state_machine::read;
 use claviger_types::command::{Actor, Command, SetPolicies};
 use claviger_types::name::{Id128, VaultName};
-use claviger_types::permission::{AccessPolicy, KeyPermission, SecretPermission};
+use claviger_types::permission::AccessPolicy;
 use serde_json::{json, Value};
 use std::time::Duration;
 
@@ -72,12 +72,14 @@ impl World {
             hsm_in_software: true,
             authorities: Vec::new(),
             clock: Clock::default(),
+            policies_where_rbac_is_asked: false,
         };
         change(&mut config);
         let sealer = Sealer::new(world, SealKey::generate().unwrap());
         let service = Service::new(node.clone(), sealer, default_provider(), config);
         let name = VaultName::parse("demo").unwrap();
-        let welcome = service.set_up(std::slice::from_ref(&name)).await.unwrap();
+        let welcome = Service::plan(std::slice::from_ref(&name)).unwrap();
+        service.set_up(&welcome).await.unwrap();
         let vault = node.view(|view| read::vault_by_name(view, &name)).unwrap().unwrap().id;
         Self {
             service: web::Data::new(service),
@@ -155,10 +157,9 @@ impl World {
 
     /// Gives `oid` exactly these permissions; the owner keeps everything.
     async fn grant(&self, oid: Id128, keys: u32, secrets: u32) {
-        let (tenant, all) = (self.tenant, KeyPermission::everything());
-        let owner = AccessPolicy { tenant, oid: self.owner, keys: all, secrets: SecretPermission::everything() };
-        let policies = vec![owner, AccessPolicy { tenant, oid, keys, secrets }];
-        let command = Command::SetPolicies(SetPolicies { vault: self.vault, policies });
+        let owner = AccessPolicy::everything(self.tenant, self.owner);
+        let policies = vec![owner, AccessPolicy { keys, secrets, ..AccessPolicy::everything(self.tenant, oid) }];
+        let command = Command::SetPolicies(SetPolicies { vault: self.vault, policies, seen: None });
         self.service.propose(Actor::System, &command, vec![]).await.unwrap();
     }
 

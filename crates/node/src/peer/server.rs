@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, Semaphore};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// Time for the TLS handshake and the greeting.
@@ -20,15 +21,17 @@ const CONNECTIONS_MAX: usize = 256;
 /// Requests of one connection that are being answered at once: forwarded proposals wait for a commit each.
 const REQUESTS_MAX: usize = 1024;
 
-/// Serves peers until the task is dropped.
+/// Serves peers until the future is dropped, and all connections with it.
 pub async fn serve(listener: TcpListener, identity: Identity, node: Node) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
     loop {
+        while connections.try_join_next().is_some() {}
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((socket, from)) => {
                 let (identity, node) = (identity.clone(), node.clone());
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     let _place = place;
                     if let Err(error) = connection(socket, &identity, node).await {
                         tracing::debug!(%from, %error, "peer connection ended");
@@ -60,7 +63,9 @@ async fn connection(socket: TcpStream, identity: &Identity, node: Node) -> io::R
     };
     let (mut reader, mut writer) = timeout(GREETING, greet).await??;
     let (send, mut queue) = mpsc::channel::<(u64, Vec<u8>)>(REQUESTS_MAX);
-    let write = tokio::spawn(async move {
+    // The writer and every request end with the connection.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
         while let Some((id, message)) = queue.recv().await {
             write_frame(&mut writer, id, &message).await?;
             while let Ok((id, message)) = queue.try_recv() {
@@ -71,29 +76,22 @@ async fn connection(socket: TcpStream, identity: &Identity, node: Node) -> io::R
         io::Result::Ok(())
     });
     let places = Arc::new(Semaphore::new(REQUESTS_MAX));
-    let result = loop {
-        let (id, message) = match read_frame(&mut reader).await {
-            Ok(frame) => frame,
-            Err(error) => break Err(error),
-        };
-        let request: Request = match decode(&message) {
-            Ok(request) => request,
-            Err(error) => break Err(error),
-        };
-        let Ok(place) = places.clone().acquire_owned().await else { break Ok(()) };
+    loop {
+        let (id, message) = read_frame(&mut reader).await?;
+        let request: Request = decode(&message)?;
+        let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
+        while tasks.try_join_next().is_some() {}
         let (node, send) = (node.clone(), send.clone());
-        tokio::spawn(async move {
+        tasks.spawn(async move {
             let _place = place;
             let answer: Result<Reply, PeerError> = node.answer(request).await;
             if let Ok(message) = encode(&answer) {
                 // A closed queue: the connection has gone, and with it whoever asked.
                 send.send((id, message)).await.ok();
             }
+            Ok(())
         });
-    };
-    drop(send);
-    write.abort();
-    result
+    }
 }
 
 fn check(hello: &Hello, node: &Node) -> Welcome {

@@ -1,0 +1,543 @@
+//! The directory: what `az` asks of Microsoft Graph, and of the Azure AD Graph before it (az-cli.md section 5).
+//!
+//! Only what clients of a key vault need is here: to find principals, and to make applications and groups.
+
+use crate::domain::{Origin, Resource};
+use crate::http::read_body;
+use crate::management::{add_headers, authenticate, filter, segments, ArmError};
+use crate::service::{fresh_id, fresh_secret, Service};
+use crate::tokens::Principal;
+use actix_web::http::StatusCode;
+use actix_web::{web, HttpRequest, HttpResponse};
+use claviger_crypto::password;
+use claviger_node::View;
+use claviger_state_machine::records::{Application, Group, User};
+use claviger_state_machine::{read, ApplyError};
+use claviger_types::command::{
+    Actor, AddClientSecret, ClientSecret, Command, DeleteApplication, PutApplication, PutGroup, RemoveClientSecret,
+    SetMember,
+};
+use claviger_types::duration::{parse_rfc3339, rfc3339};
+use claviger_types::name::Id128;
+use claviger_types::outcome::{Outcome, Refusal};
+use serde_json::{json, Value};
+use std::sync::Arc;
+
+/// Largest body: an application with a certificate is a few kilobytes.
+const BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// Life of a client secret for which no end is given: two years, as the directory has it.
+const SECRET_LIFE: u64 = 730 * 86_400;
+
+type Result<T> = std::result::Result<T, ArmError>;
+
+/// One authenticated request.
+struct Graph<'a> {
+    service: &'a Service,
+    origin: &'a Origin<'a>,
+    principal: Arc<Principal>,
+    query: &'a str,
+    body: &'a [u8],
+}
+
+/// Which of the two interfaces is spoken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    /// Microsoft Graph.
+    Microsoft,
+    /// The Azure AD Graph of before.
+    Old,
+}
+
+/// Answers a request of the directory plane.
+pub(crate) async fn handle(
+    request: &HttpRequest,
+    payload: web::Payload,
+    service: &Service,
+    origin: &Origin<'_>,
+) -> HttpResponse {
+    let segments = segments(request.path());
+    let dialect = match segments.first().map(String::as_str) {
+        Some("v1.0" | "beta") => Dialect::Microsoft,
+        _ => Dialect::Old,
+    };
+    let mut response = match answer(request, payload, service, origin, &segments, dialect).await {
+        Ok((status, Some(body))) => {
+            HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)).json(body)
+        }
+        Ok((status, None)) => {
+            HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)).finish()
+        }
+        Err(ArmError::Said { status, code, message }) if dialect == Dialect::Old => {
+            HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+                .json(json!({"odata.error": {"code": code, "message": {"lang": "en", "value": message}}}))
+        }
+        Err(error) => error.response(),
+    };
+    add_headers(request, &mut response);
+    response
+}
+
+async fn answer(
+    request: &HttpRequest,
+    payload: web::Payload,
+    service: &Service,
+    origin: &Origin<'_>,
+    segments: &[String],
+    dialect: Dialect,
+) -> Result<(u16, Option<Value>)> {
+    service.node().gate().check().await?;
+    let principal = authenticate(request, service, origin, Resource::Graph)?;
+    let body = read_body(payload, BODY_BYTES_MAX).await?;
+    let graph = Graph { service, origin, principal, query: request.query_string(), body: &body };
+    let given: Vec<&str> = segments.iter().skip(1).map(String::as_str).collect();
+    match dialect {
+        Dialect::Microsoft => graph.route(request.method().as_str(), &given).await,
+        Dialect::Old => graph.route_old(request.method().as_str(), &given),
+    }
+}
+
+fn bad(message: impl Into<String>) -> ArmError {
+    ArmError::new(400, "Request_BadRequest", message)
+}
+
+fn missing(id: &str) -> ArmError {
+    let text =
+        format!("Resource '{id}' does not exist or one of its queried reference-property objects are not present.");
+    ArmError::new(404, "Request_ResourceNotFound", text)
+}
+
+fn render_secret(secret: &ClientSecret, text: Option<&str>) -> Value {
+    json!({
+        "keyId": secret.id.guid(),
+        "displayName": secret.display_name,
+        "hint": secret.hint,
+        "startDateTime": rfc3339(secret.start),
+        "endDateTime": secret.end.map(rfc3339),
+        "secretText": text,
+        "customKeyIdentifier": null,
+    })
+}
+
+fn render_application(found: &Application) -> Value {
+    json!({
+        "id": found.object.guid(),
+        "appId": found.app.guid(),
+        "displayName": found.display_name,
+        "createdDateTime": rfc3339(found.created),
+        "signInAudience": "AzureADMyOrg",
+        "identifierUris": [],
+        "keyCredentials": [],
+        "passwordCredentials": found.secrets.iter().map(|secret| render_secret(secret, None)).collect::<Vec<_>>(),
+    })
+}
+
+fn render_principal(found: &Application) -> Value {
+    json!({
+        "id": found.oid.guid(),
+        "appId": found.app.guid(),
+        "displayName": found.display_name,
+        "appDisplayName": found.display_name,
+        "accountEnabled": true,
+        "appOwnerOrganizationId": found.tenant.guid(),
+        "createdDateTime": rfc3339(found.created),
+        "servicePrincipalNames": [found.app.guid()],
+        "servicePrincipalType": "Application",
+        "keyCredentials": [],
+        "passwordCredentials": [],
+    })
+}
+
+fn render_user(found: &User) -> Value {
+    json!({"id": found.oid.guid(), "userPrincipalName": found.upn, "displayName": found.display_name,
+           "mail": found.upn, "accountEnabled": true})
+}
+
+fn render_group(found: &Group) -> Value {
+    json!({"id": found.oid.guid(), "displayName": found.display_name, "mailEnabled": false, "mailNickname": "",
+           "securityEnabled": true, "groupTypes": []})
+}
+
+fn typed(mut value: Value, name: &str) -> Value {
+    value["@odata.type"] = json!(format!("#microsoft.graph.{name}"));
+    value
+}
+
+/// The conditions of a `$filter` on an object, as it is rendered. One that is not understood holds for nothing: an
+/// answer with too much would name the wrong principal.
+fn fits(conditions: &[(String, String)], item: &Value) -> bool {
+    let text = |name: &str| {
+        let found = item.as_object().and_then(|o| o.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)));
+        found.and_then(|(_, value)| value.as_str()).unwrap_or_default().to_owned()
+    };
+    conditions.iter().all(|(name, value)| {
+        if name.starts_with("serviceprincipalnames/any(") {
+            return text("appId").eq_ignore_ascii_case(value);
+        }
+        match name.as_str() {
+            "startswith" => {
+                let (field, start) = value.split_once(',').unwrap_or((value, ""));
+                let start = start.trim().trim_matches('\'').to_lowercase();
+                text(field.trim()).to_lowercase().starts_with(&start)
+            }
+            "displayname" | "appid" | "id" | "userprincipalname" | "mail" | "objectid" => {
+                text(name).eq_ignore_ascii_case(value)
+            }
+            _ => false,
+        }
+    })
+}
+
+/// The key in `applications(appId='...')`.
+fn by_app_id<'a>(segment: &'a str, collection: &str) -> Option<&'a str> {
+    let rest = segment.strip_prefix(collection)?;
+    rest.strip_prefix("(appId='")?.strip_suffix("')")
+}
+
+impl Graph<'_> {
+    fn view<T>(&self, query: impl FnOnce(&View<'_>) -> std::result::Result<T, ApplyError>) -> Result<T> {
+        Ok(self.service.node().view(query)?)
+    }
+
+    fn applications(&self) -> Result<Vec<Application>> {
+        let all = self.view(|view| read::applications(view))?;
+        Ok(all.into_iter().filter(|found| found.tenant == self.principal.tenant).collect())
+    }
+
+    fn users(&self) -> Result<Vec<User>> {
+        let all = self.view(|view| read::users(view))?;
+        Ok(all.into_iter().filter(|found| found.tenant == self.principal.tenant).collect())
+    }
+
+    fn groups(&self) -> Result<Vec<Group>> {
+        let all = self.view(|view| read::groups(view))?;
+        Ok(all.into_iter().filter(|found| found.tenant == self.principal.tenant).collect())
+    }
+
+    fn application(&self, id: &str) -> Result<Application> {
+        let found = self.applications()?.into_iter().find(|found| found.object.guid().eq_ignore_ascii_case(id));
+        found.ok_or_else(|| missing(id))
+    }
+
+    fn service_principal(&self, id: &str) -> Result<Application> {
+        let mut all = self.applications()?.into_iter();
+        all.find(|found| found.has_principal && found.oid.guid().eq_ignore_ascii_case(id)).ok_or_else(|| missing(id))
+    }
+
+    fn list(&self, items: Vec<Value>, of: &str) -> Result<(u16, Option<Value>)> {
+        let conditions = filter(&crate::call::query_parameter(self.query, "$filter").unwrap_or_default());
+        let items: Vec<Value> = items.into_iter().filter(|item| fits(&conditions, item)).collect();
+        let context = format!("{}/v1.0/$metadata#{of}", self.origin.graph_base());
+        Ok((200, Some(json!({"@odata.context": context, "value": items}))))
+    }
+
+    fn json(&self) -> Result<Value> {
+        let parsed = serde_json::from_slice::<Value>(self.body).ok().filter(Value::is_object);
+        parsed.ok_or_else(|| bad("Unable to read JSON request payload."))
+    }
+
+    async fn propose(&self, command: Command) -> Result<()> {
+        let actor = Actor::Principal { tenant: self.principal.tenant, oid: self.principal.oid };
+        match self.service.propose(actor, &command, Vec::new()).await? {
+            Outcome::Refused(Refusal::Forbidden) => Err(ArmError::new(
+                403,
+                "Authorization_RequestDenied",
+                "Insufficient privileges to complete the operation.",
+            )),
+            Outcome::Refused(refusal) => Err(ArmError::of(refusal)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The caller itself: a user, for applications have no `/me`.
+    fn me(&self) -> Result<User> {
+        self.users()?.into_iter().find(|user| user.oid == self.principal.oid).ok_or_else(|| {
+            let text = "/me request is only valid with delegated authentication flow.";
+            ArmError::new(400, "BadRequest", text)
+        })
+    }
+
+    async fn route(&self, method: &str, given: &[&str]) -> Result<(u16, Option<Value>)> {
+        let tenant = self.principal.tenant;
+        match (method, given) {
+            ("GET", ["me"]) => Ok((200, Some(render_user(&self.me()?)))),
+            ("GET", ["organization"]) => {
+                let tenants = self.view(|view| read::tenants(view))?;
+                let own = tenants.iter().filter(|found| found.tenant == tenant);
+                let item = own.map(|found| {
+                    json!({"id": found.tenant.guid(), "displayName": found.display_name,
+                           "verifiedDomains": [{"name": found.domain, "isDefault": true}]})
+                });
+                self.list(item.collect(), "organization")
+            }
+            ("GET", ["users"]) => self.list(self.users()?.iter().map(render_user).collect(), "users"),
+            ("GET", ["users", id]) => {
+                let all = self.users()?;
+                let found = all
+                    .iter()
+                    .find(|user| user.oid.guid().eq_ignore_ascii_case(id) || user.upn.eq_ignore_ascii_case(id));
+                Ok((200, Some(render_user(found.ok_or_else(|| missing(id))?))))
+            }
+            ("GET", ["servicePrincipals"]) => {
+                let all = self.applications()?;
+                let items = all.iter().filter(|found| found.has_principal).map(render_principal).collect();
+                self.list(items, "servicePrincipals")
+            }
+            ("GET", ["servicePrincipals", id]) => Ok((200, Some(render_principal(&self.service_principal(id)?)))),
+            ("DELETE", ["servicePrincipals", id]) => {
+                let found = self.service_principal(id)?;
+                self.propose(put(&found, found.display_name.clone(), false)).await?;
+                Ok((204, None))
+            }
+            ("POST", ["servicePrincipals"]) => {
+                let body = self.json()?;
+                let id = body["appId"].as_str().unwrap_or_default();
+                let all = self.applications()?;
+                let found = all.iter().find(|found| found.app.guid().eq_ignore_ascii_case(id));
+                let found = found.ok_or_else(|| {
+                    bad(format!(
+                        "The appId '{id}' of the service principal does not reference a valid application object."
+                    ))
+                })?;
+                if found.has_principal {
+                    let text = "The service principal cannot be created, updated, or restored because the service \
+                                principal name is already in use.";
+                    return Err(ArmError::new(409, "Request_MultipleObjectsWithSameKeyValue", text));
+                }
+                self.propose(put(found, found.display_name.clone(), true)).await?;
+                Ok((201, Some(render_principal(found))))
+            }
+            ("GET", ["applications"]) => {
+                self.list(self.applications()?.iter().map(render_application).collect(), "applications")
+            }
+            ("POST", ["applications"]) => self.create_application().await,
+            ("GET", ["applications", id]) => Ok((200, Some(render_application(&self.application(id)?)))),
+            ("PATCH", ["applications", id]) => {
+                let found = self.application(id)?;
+                let name = self.json()?["displayName"].as_str().unwrap_or(&found.display_name).to_owned();
+                self.propose(put(&found, name, found.has_principal)).await?;
+                Ok((204, None))
+            }
+            ("DELETE", ["applications", id]) => {
+                let found = self.application(id)?;
+                self.propose(Command::DeleteApplication(DeleteApplication { tenant, app: found.app })).await?;
+                Ok((204, None))
+            }
+            ("POST", ["applications", id, "addPassword"]) => self.add_password(&self.application(id)?).await,
+            ("POST", ["servicePrincipals", id, "addPassword"]) => self.add_password(&self.service_principal(id)?).await,
+            ("POST", ["applications", id, "removePassword"]) => {
+                let found = self.application(id)?;
+                let id = self.json()?["keyId"].as_str().and_then(|id| Id128::parse_guid(id).ok());
+                let id = id.ok_or_else(|| bad("The 'keyId' is missing or no GUID."))?;
+                self.propose(Command::RemoveClientSecret(RemoveClientSecret { tenant, app: found.app, id })).await?;
+                Ok((204, None))
+            }
+            ("POST", ["directoryObjects", "getByIds"]) => self.by_ids(),
+            ("GET", ["groups"]) => self.list(self.groups()?.iter().map(render_group).collect(), "groups"),
+            ("POST", ["groups"]) => {
+                let name = self.json()?["displayName"].as_str().unwrap_or_default().to_owned();
+                if name.is_empty() {
+                    return Err(bad("A value is required for property 'displayName' of resource 'Group'."));
+                }
+                let group = Group { tenant, oid: fresh_id()?, display_name: name };
+                let display_name = group.display_name.clone();
+                self.propose(Command::PutGroup(PutGroup { tenant, oid: group.oid, display_name })).await?;
+                Ok((201, Some(render_group(&group))))
+            }
+            ("GET", ["groups", id]) => Ok((200, Some(render_group(&self.group(id)?)))),
+            ("GET", ["groups", id, "members"]) => {
+                let group = self.group(id)?;
+                let mut items = Vec::new();
+                for item in self.principals()? {
+                    let oid = item["id"].as_str().and_then(|id| Id128::parse_guid(id).ok());
+                    if let Some(oid) = oid {
+                        if self.view(|view| read::principals(view, oid))?.contains(&group.oid) {
+                            items.push(item);
+                        }
+                    }
+                }
+                self.list(items, "directoryObjects")
+            }
+            ("POST", ["groups", id, "members", "$ref"]) => {
+                let group = self.group(id)?;
+                let body = self.json()?;
+                let url = body["@odata.id"].as_str().unwrap_or_default();
+                let member = url.rsplit('/').next().unwrap_or_default();
+                let known = self.principals()?.iter().any(|item| item["id"] == json!(member.to_ascii_lowercase()));
+                let member = Id128::parse_guid(member).ok().filter(|_| known).ok_or_else(|| missing(member))?;
+                let set = SetMember { tenant, group: group.oid, member, present: true };
+                self.propose(Command::SetMember(set)).await?;
+                Ok((204, None))
+            }
+            ("DELETE", ["groups", id, "members", member, "$ref"]) => {
+                let group = self.group(id)?;
+                let member = Id128::parse_guid(member).map_err(|_| missing(member))?;
+                let set = SetMember { tenant, group: group.oid, member, present: false };
+                self.propose(Command::SetMember(set)).await?;
+                Ok((204, None))
+            }
+            ("GET", [one]) => {
+                let all = self.applications()?;
+                let find = |id: &str| all.iter().find(|found| found.app.guid().eq_ignore_ascii_case(id));
+                if let Some(id) = by_app_id(one, "applications") {
+                    return Ok((200, Some(render_application(find(id).ok_or_else(|| missing(id))?))));
+                }
+                if let Some(id) = by_app_id(one, "servicePrincipals") {
+                    let found = find(id).filter(|found| found.has_principal);
+                    return Ok((200, Some(render_principal(found.ok_or_else(|| missing(id))?))));
+                }
+                Err(no_segment(one))
+            }
+            _ => Err(no_segment(given.first().copied().unwrap_or_default())),
+        }
+    }
+
+    fn group(&self, id: &str) -> Result<Group> {
+        let mut all = self.groups()?.into_iter();
+        all.find(|found| found.oid.guid().eq_ignore_ascii_case(id)).ok_or_else(|| missing(id))
+    }
+
+    /// Every principal, with its type.
+    fn principals(&self) -> Result<Vec<Value>> {
+        let applications = self.applications()?;
+        let mut items: Vec<Value> = applications
+            .iter()
+            .filter(|found| found.has_principal)
+            .map(|found| typed(render_principal(found), "servicePrincipal"))
+            .collect();
+        items.extend(self.users()?.iter().map(|found| typed(render_user(found), "user")));
+        items.extend(self.groups()?.iter().map(|found| typed(render_group(found), "group")));
+        Ok(items)
+    }
+
+    fn by_ids(&self) -> Result<(u16, Option<Value>)> {
+        let body = self.json()?;
+        let ids: Vec<String> = body["ids"]
+            .as_array()
+            .map(|ids| ids.iter().filter_map(Value::as_str).map(str::to_ascii_lowercase).collect())
+            .unwrap_or_default();
+        let items = self.principals()?.into_iter();
+        let found = items.filter(|item| ids.iter().any(|id| item["id"] == json!(id))).collect();
+        self.list(found, "directoryObjects")
+    }
+
+    async fn create_application(&self) -> Result<(u16, Option<Value>)> {
+        let body = self.json()?;
+        let name = body["displayName"].as_str().unwrap_or_default();
+        if name.is_empty() {
+            return Err(bad("A value is required for property 'displayName' of resource 'Application'."));
+        }
+        if body["keyCredentials"].as_array().is_some_and(|keys| !keys.is_empty()) {
+            let text = "Certificates of applications are not there in this release of Claviger; use a password.";
+            return Err(ArmError::new(501, "NotImplemented", text));
+        }
+        let made = PutApplication {
+            tenant: self.principal.tenant,
+            app: fresh_id()?,
+            object: fresh_id()?,
+            oid: fresh_id()?,
+            has_principal: false,
+            display_name: name.to_owned(),
+        };
+        let object = made.object.guid();
+        self.propose(Command::PutApplication(made)).await?;
+        Ok((201, Some(render_application(&self.application(&object)?))))
+    }
+
+    async fn add_password(&self, application: &Application) -> Result<(u16, Option<Value>)> {
+        let body = self.json().unwrap_or_default();
+        let asked = &body["passwordCredential"];
+        let time = |name: &str| match asked[name].as_str() {
+            Some(text) => parse_rfc3339(text).map(Some).ok_or_else(|| bad(format!("'{name}' is no date."))),
+            None => Ok(None),
+        };
+        let now = self.service.now_ms() / 1000;
+        let start = time("startDateTime")?.unwrap_or(now);
+        let end = time("endDateTime")?.unwrap_or(start.saturating_add(SECRET_LIFE));
+        if end <= start {
+            return Err(bad("'endDateTime' must be after 'startDateTime'."));
+        }
+        let text = fresh_secret()?;
+        let for_hash = zeroize::Zeroizing::new(text.clone());
+        let hash = tokio::task::spawn_blocking(move || password::hash(&for_hash))
+            .await
+            .map_err(|_| ArmError::Service(crate::error::ServiceError::Internal))??;
+        let secret = ClientSecret {
+            id: fresh_id()?,
+            hash,
+            hint: text.chars().take(3).collect(),
+            display_name: asked["displayName"].as_str().unwrap_or_default().to_owned(),
+            start,
+            end: Some(end),
+        };
+        let shown = render_secret(&secret, Some(&text));
+        let add = AddClientSecret { tenant: application.tenant, app: application.app, secret };
+        self.propose(Command::AddClientSecret(add)).await?;
+        Ok((200, Some(shown)))
+    }
+
+    /// Look-ups of `az` before 2.37.
+    fn route_old(&self, method: &str, given: &[&str]) -> Result<(u16, Option<Value>)> {
+        let old = |mut value: Value, name: &str| {
+            value["objectId"] = value["id"].clone();
+            value["objectType"] = json!(name);
+            value["odata.type"] = json!(format!("Microsoft.DirectoryServices.{name}"));
+            value
+        };
+        match (method, given) {
+            ("GET", ["me"]) => Ok((200, Some(old(render_user(&self.me()?), "User")))),
+            ("GET", ["users"]) => {
+                self.list(self.users()?.iter().map(|u| old(render_user(u), "User")).collect(), "users")
+            }
+            ("GET", ["servicePrincipals"]) => {
+                let all = self.applications()?;
+                let principals = all.iter().filter(|found| found.has_principal);
+                let items = principals.map(|found| old(render_principal(found), "ServicePrincipal")).collect();
+                self.list(items, "servicePrincipals")
+            }
+            ("GET", ["servicePrincipals", id]) => {
+                Ok((200, Some(old(render_principal(&self.service_principal(id)?), "ServicePrincipal"))))
+            }
+            _ => Err(no_segment(given.first().copied().unwrap_or_default())),
+        }
+    }
+}
+
+fn no_segment(name: &str) -> ArmError {
+    bad(format!("Resource not found for the segment '{name}', or not there in this release of Claviger."))
+}
+
+fn put(found: &Application, display_name: String, has_principal: bool) -> Command {
+    Command::PutApplication(PutApplication {
+        tenant: found.tenant,
+        app: found.app,
+        object: found.object,
+        oid: found.oid,
+        has_principal,
+        display_name,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_find_the_right_ones_only() {
+        let item = json!({"id": "1", "appId": "ab", "displayName": "My App"});
+        let cases = [
+            ("", true),
+            ("servicePrincipalNames/any(c:c eq 'AB')", true),
+            ("servicePrincipalNames/any(c:c eq 'x')", false),
+            ("displayName eq 'my app'", true),
+            ("startswith(displayName,'My')", true),
+            ("startswith(displayName,'You')", false),
+            ("appId eq 'ab' and displayName eq 'x'", false),
+            ("unknown eq 'x'", false),
+        ];
+        for (text, want) in cases {
+            assert_eq!(fits(&filter(text), &item), want, "{text}");
+        }
+        assert_eq!(by_app_id("applications(appId='x')", "applications"), Some("x"));
+    }
+}

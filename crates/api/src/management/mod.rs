@@ -1,0 +1,417 @@
+//! The resource manager: what `az` and the management SDKs ask before and around the data plane (contract section 16,
+//! az-cli.md).
+//!
+//! Every operation is finished within its request; what clients know as a long-running operation is answered as one whose
+//! first poll finds it done. Each is authorized at the edge, for the error text, and once more when its command is applied.
+
+mod error;
+mod groups;
+mod properties;
+mod roles;
+mod subscriptions;
+mod vaults;
+
+pub(crate) use error::ArmError;
+
+use crate::call::query_parameter;
+use crate::domain::{Origin, Resource};
+use crate::error::TokenFault;
+use crate::http::read_body;
+use crate::service::Service;
+use crate::tokens::Principal;
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::StatusCode;
+use actix_web::{web, HttpRequest, HttpResponse};
+use claviger_node::View;
+use claviger_state_machine::records::Subscription;
+use claviger_state_machine::{allowed_in, read, ApplyError};
+use claviger_types::command::{Actor, Command, Tags};
+use claviger_types::name::Id128;
+use claviger_types::outcome::{Outcome, Refusal};
+use claviger_types::role::Scope;
+use serde_json::{json, Value};
+use std::sync::Arc;
+
+/// Largest body: a vault with 1024 access policies of every permission takes 2 MB.
+const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Most tags of a resource, and the sizes of their names and values, as the public cloud has them.
+const TAGS_MAX: usize = 50;
+const TAG_NAME_MAX: usize = 512;
+const TAG_VALUE_MAX: usize = 256;
+
+/// One authenticated request.
+pub(crate) struct Arm<'a> {
+    pub(crate) service: &'a Service,
+    pub(crate) origin: &'a Origin<'a>,
+    pub(crate) principal: Arc<Principal>,
+    pub(crate) path: &'a str,
+    pub(crate) query: &'a str,
+    pub(crate) body: &'a [u8],
+    /// `api-version`.
+    pub(crate) version: String,
+}
+
+/// A status, JSON, and the place where a poller looks.
+pub(crate) struct Answer {
+    status: u16,
+    body: Option<Value>,
+    location: Option<String>,
+}
+
+impl Answer {
+    pub(crate) fn ok(body: Value) -> Self {
+        Self::with(200, body)
+    }
+
+    pub(crate) fn with(status: u16, body: Value) -> Self {
+        Self { status, body: Some(body), location: None }
+    }
+
+    pub(crate) fn empty(status: u16) -> Self {
+        Self { status, body: None, location: None }
+    }
+
+    /// Accepted, and done when the poller looks.
+    pub(crate) fn accepted(location: String) -> Self {
+        Self { status: 202, body: None, location: Some(location) }
+    }
+
+    /// A list in one page.
+    pub(crate) fn list(items: Vec<Value>) -> Self {
+        Self::ok(json!({"value": items, "nextLink": null}))
+    }
+
+    pub(crate) fn response(self) -> HttpResponse {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut builder = HttpResponse::build(status);
+        if let Some(location) = self.location {
+            builder.insert_header(("location", location)).insert_header(("retry-after", "1"));
+        }
+        match self.body {
+            Some(body) => builder.json(body),
+            None => builder.finish(),
+        }
+    }
+}
+
+pub(crate) type Result<T> = std::result::Result<T, ArmError>;
+
+/// Answers a request of the management plane.
+pub(crate) async fn handle(
+    request: &HttpRequest,
+    payload: web::Payload,
+    service: &Service,
+    origin: &Origin<'_>,
+) -> HttpResponse {
+    let mut response = match answer(request, payload, service, origin).await {
+        Ok(answer) => answer.response(),
+        Err(error) => error.response(),
+    };
+    add_headers(request, &mut response);
+    response
+}
+
+/// The headers of every answer: ids that clients log, and no caching.
+pub(crate) fn add_headers(request: &HttpRequest, response: &mut HttpResponse) {
+    let headers = response.headers_mut();
+    let mut set = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    set("cache-control", "no-cache");
+    set("strict-transport-security", "max-age=31536000;includeSubDomains");
+    set("x-content-type-options", "nosniff");
+    if let Ok(id) = crate::service::fresh_id() {
+        set("x-ms-request-id", &id.guid());
+        set("x-ms-correlation-request-id", &id.guid());
+    }
+    if let Some(id) = request.headers().get("x-ms-client-request-id").and_then(|id| id.to_str().ok()) {
+        set("x-ms-client-request-id", id);
+    }
+}
+
+/// The decoded segments of a path, without empty ones.
+pub(crate) fn segments(path: &str) -> Vec<String> {
+    let decoded = |segment: &str| percent_encoding::percent_decode_str(segment).decode_utf8_lossy().into_owned();
+    path.split('/').filter(|segment| !segment.is_empty()).map(decoded).collect()
+}
+
+async fn answer(
+    request: &HttpRequest,
+    payload: web::Payload,
+    service: &Service,
+    origin: &Origin<'_>,
+) -> Result<Answer> {
+    let segments = segments(request.path());
+    let folded: Vec<String> = segments.iter().map(|segment| segment.to_ascii_lowercase()).collect();
+    let folded: Vec<&str> = folded.iter().map(String::as_str).collect();
+    let query = request.query_string();
+    let version = query_parameter(query, "api-version").filter(|version| !version.is_empty());
+    if folded == ["metadata", "endpoints"] {
+        return Ok(subscriptions::metadata(origin, version.as_deref().unwrap_or_default()));
+    }
+    // What the token says depends on keys and principals that another node may just have changed.
+    service.node().gate().check().await?;
+    let principal = authenticate(request, service, origin, Resource::Management)?;
+    let version = version.ok_or_else(|| {
+        let text = "The api-version query parameter (?api-version=) is required for all requests.";
+        ArmError::new(400, "MissingApiVersionParameter", text)
+    })?;
+    let body = read_body(payload, BODY_BYTES_MAX).await?;
+    let arm = Arm { service, origin, principal, path: request.path(), query, body: &body, version };
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    arm.route(request.method().as_str(), &segments, &folded).await
+}
+
+/// The principal of a request, whose token must be for this plane and from its own tenant's issuer.
+pub(crate) fn authenticate(
+    request: &HttpRequest,
+    service: &Service,
+    origin: &Origin<'_>,
+    plane: Resource,
+) -> Result<Arc<Principal>> {
+    let tenant = service.node().view(|view| read::tenants(view))?;
+    let tenant = tenant.first().map_or_else(|| "common".to_owned(), |tenant| tenant.tenant.guid());
+    let token_error = |code: &'static str, message: String| {
+        let challenge = format!(
+            "Bearer authorization_uri=\"{}/{tenant}\", error=\"invalid_token\", error_description=\"{message}\"",
+            origin.login_base()
+        );
+        ArmError::Token { code, message, challenge }
+    };
+    let header = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+    let token = header
+        .and_then(|header| header.split_once(' '))
+        .filter(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty());
+    let Some((_, token)) = token else {
+        let text = "Authentication failed. The 'Authorization' header is missing.".to_owned();
+        return Err(token_error("AuthenticationFailed", text));
+    };
+    let principal = service.principal(token.trim(), service.now_ms() / 1000).map_err(|fault| match fault {
+        TokenFault::Expired => token_error("ExpiredAuthenticationToken", "The access token has expired.".into()),
+        _ => token_error("InvalidAuthenticationToken", "The access token is invalid.".into()),
+    })?;
+    if origin.resource(&principal.audience) != Some(plane) {
+        let expected = match plane {
+            Resource::Graph => origin.graph_base(),
+            _ => format!("{}/", origin.management_base()),
+        };
+        let text = format!(
+            "The access token has been obtained for wrong audience or resource '{}'. It should exactly match with one \
+             of the allowed audiences '{expected}'.",
+            principal.audience
+        );
+        return Err(token_error("InvalidAuthenticationTokenAudience", text));
+    }
+    let expected = origin.issuer(&principal.tenant.guid());
+    if principal.issuer != expected {
+        let text = format!(
+            "The access token is from the wrong issuer '{}'. It must match the tenant '{expected}' associated with this \
+             subscription.",
+            principal.issuer
+        );
+        return Err(token_error("InvalidAuthenticationTokenTenant", text));
+    }
+    Ok(principal)
+}
+
+impl<'a> Arm<'a> {
+    async fn route(&self, method: &str, given: &[&str], folded: &[&str]) -> Result<Answer> {
+        // Authorization hangs below any scope.
+        let authorization = folded.windows(2).rposition(|pair| pair == ["providers", "microsoft.authorization"]);
+        if let Some(at) = authorization {
+            let scope = given.get(..at).unwrap_or_default();
+            return self.authorization(method, scope, folded.get(at + 2..).unwrap_or_default()).await;
+        }
+        match (method, folded) {
+            ("GET", ["tenants"]) => self.tenants(),
+            ("GET", ["subscriptions"]) => self.subscriptions(),
+            ("GET", ["providers"]) => {
+                Ok(Answer::list(vec![subscriptions::provider(None, &self.service.config.region)]))
+            }
+            (_, ["subscriptions", id, rest @ ..]) => {
+                let subscription = self.subscription(id)?;
+                let given = given.get(2..).unwrap_or_default();
+                match rest {
+                    []
+                    | ["locations" | "providers" | "resources"]
+                    | ["providers" | "operationresults", _]
+                    | ["providers", _, "register" | "unregister"] => self.in_subscription(method, &subscription, rest),
+                    ["resourcegroups", ..] if !rest.contains(&"providers") => {
+                        self.groups(method, &subscription, given, rest).await
+                    }
+                    _ => self.key_vault(method, &subscription, given, rest).await,
+                }
+            }
+            _ => Err(no_route(method, given)),
+        }
+    }
+
+    /// A subscription of the caller's tenant.
+    fn subscription(&self, id: &str) -> Result<Subscription> {
+        let found = Id128::parse_guid(id).ok();
+        let found = match found {
+            Some(id) => self.view(|view| read::subscription(view, id))?,
+            None => None,
+        };
+        let found = found.ok_or_else(|| {
+            ArmError::new(404, "SubscriptionNotFound", format!("The subscription '{id}' could not be found."))
+        })?;
+        if found.tenant == self.principal.tenant {
+            return Ok(found);
+        }
+        let text = format!(
+            "The access token is from the wrong issuer '{}'. It must match the tenant '{}' associated with this \
+             subscription.",
+            self.principal.issuer,
+            self.origin.issuer(&found.tenant.guid())
+        );
+        let challenge = format!(
+            "Bearer authorization_uri=\"{}/{}\", error=\"invalid_token\"",
+            self.origin.login_base(),
+            found.tenant.guid()
+        );
+        Err(ArmError::Token { code: "InvalidAuthenticationTokenTenant", message: text, challenge })
+    }
+
+    pub(crate) fn view<T>(&self, query: impl FnOnce(&View<'_>) -> std::result::Result<T, ApplyError>) -> Result<T> {
+        Ok(self.service.node().view(query)?)
+    }
+
+    pub(crate) fn may(&self, scope: &Scope, action: &str) -> Result<bool> {
+        self.view(|view| allowed_in(view, self.principal.tenant, self.principal.oid, scope, action))
+    }
+
+    /// Refuses who may not.
+    pub(crate) fn require(&self, scope: &Scope, action: &str) -> Result<()> {
+        if self.may(scope, action)? {
+            return Ok(());
+        }
+        Err(self.forbidden(scope, action))
+    }
+
+    pub(crate) fn forbidden(&self, scope: &Scope, action: &str) -> ArmError {
+        let text = format!(
+            "The client '{}' with object id '{}' does not have authorization to perform action '{action}' over scope \
+             '{scope}' or the scope is invalid. If access was recently granted, please refresh your credentials.",
+            self.principal.app,
+            self.principal.oid.guid()
+        );
+        ArmError::new(403, "AuthorizationFailed", text)
+    }
+
+    /// Proposes in the caller's name; a refusal is an outcome like any other.
+    pub(crate) async fn propose_raw(&self, command: &Command, blobs: Vec<Vec<u8>>) -> Result<Option<Refusal>> {
+        let actor = Actor::Principal { tenant: self.principal.tenant, oid: self.principal.oid };
+        Ok(match self.service.propose(actor, command, blobs).await? {
+            Outcome::Refused(refusal) => Some(refusal),
+            _ => None,
+        })
+    }
+
+    pub(crate) async fn propose(&self, command: &Command, blobs: Vec<Vec<u8>>) -> Result<()> {
+        match self.propose_raw(command, blobs).await? {
+            Some(refusal) => Err(ArmError::of(refusal)),
+            None => Ok(()),
+        }
+    }
+
+    /// The body; an object.
+    pub(crate) fn json(&self) -> Result<Value> {
+        serde_json::from_slice::<Value>(self.body).ok().filter(Value::is_object).ok_or_else(ArmError::body)
+    }
+
+    pub(crate) fn parameter(&self, name: &str) -> Option<String> {
+        query_parameter(self.query, name)
+    }
+
+    /// Where a poller finds that an operation is over.
+    fn poll_at(&self, below: &str) -> Result<String> {
+        let opaque = crate::service::fresh_id()?.hex();
+        Ok(format!("{}{below}/{opaque}?api-version={}", self.origin.management_base(), self.version))
+    }
+}
+
+pub(crate) fn no_route(method: &str, segments: &[&str]) -> ArmError {
+    let path = segments.join("/");
+    let text = format!("No HTTP resource was found that matches the request '{method} /{path}'.");
+    ArmError::new(404, "InvalidResourceType", text)
+}
+
+/// `eq` conditions of a `$filter`, by lower-case name, and the calls in it; parts are joined by `and`.
+pub(crate) fn filter(text: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for part in text.split(" and ") {
+        let part = part.trim().trim_start_matches('(');
+        if let Some((name, value)) = part.split_once(" eq ") {
+            let value = value.trim().trim_end_matches(')').trim_matches('\'').replace("''", "'");
+            found.push((name.trim().to_ascii_lowercase(), value));
+        } else if let Some((name, arguments)) = part.split_once('(') {
+            let value = arguments.trim_end_matches(')').trim_matches('\'').replace("''", "'");
+            found.push((name.trim().to_ascii_lowercase(), value));
+        }
+    }
+    found
+}
+
+/// A location as resources show it: lower case, no spaces.
+pub(crate) fn location(value: &Value) -> Result<String> {
+    let text = value.as_str().unwrap_or_default().replace(' ', "").to_ascii_lowercase();
+    if text.is_empty() {
+        return Err(ArmError::new(400, "LocationRequired", "The location property is required for this definition."));
+    }
+    if text.len() > 64 || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        let text = format!("The provided location '{text}' is not available for resource group.");
+        return Err(ArmError::new(400, "LocationNotAvailableForResourceGroup", text));
+    }
+    Ok(text)
+}
+
+/// The tags of a body; none when they are absent or null.
+pub(crate) fn tags(value: &Value) -> Result<Option<Tags>> {
+    let object = match value {
+        Value::Null => return Ok(None),
+        Value::Object(object) => object,
+        _ => return Err(ArmError::body()),
+    };
+    let bad = |text: String| ArmError::new(400, "InvalidTagNameOrValue", text);
+    if object.len() > TAGS_MAX {
+        return Err(bad(format!("A resource has at most {TAGS_MAX} tags.")));
+    }
+    let mut tags = Tags::new();
+    for (name, value) in object {
+        let value = match value {
+            Value::String(text) => text.clone(),
+            Value::Null => String::new(),
+            _ => return Err(ArmError::body()),
+        };
+        if name.is_empty() || name.len() > TAG_NAME_MAX || value.len() > TAG_VALUE_MAX {
+            return Err(bad(format!("The tag '{name}' is too long.")));
+        }
+        tags.insert(name.clone(), value);
+    }
+    Ok(Some(tags))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_that_clients_send() {
+        let is = |text: &str, want: &[(&str, &str)]| {
+            let found = filter(text);
+            let found: Vec<_> = found.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+            assert_eq!(found, want, "{text}");
+        };
+        is(
+            "resourceType eq 'Microsoft.KeyVault/vaults' and name eq 'a'",
+            &[("resourcetype", "Microsoft.KeyVault/vaults"), ("name", "a")],
+        );
+        is("atScope()", &[("atscope", "")]);
+        is("atScope() and assignedTo('x')", &[("atscope", ""), ("assignedto", "x")]);
+        is("roleName eq 'It''s'", &[("rolename", "It's")]);
+    }
+}

@@ -1,0 +1,349 @@
+//! `Microsoft.Authorization`: role assignments and definitions below any scope.
+
+use super::properties::member;
+use super::{filter, no_route, Answer, Arm, ArmError, Result};
+use claviger_state_machine::read;
+use claviger_state_machine::records::RoleAssignment;
+use claviger_types::command::{
+    Command, DeleteRoleAssignment, DeleteRoleDefinition, PrincipalKind, PutRoleAssignment, PutRoleDefinition,
+};
+use claviger_types::duration::rfc3339;
+use claviger_types::name::Id128;
+use claviger_types::outcome::Refusal;
+use claviger_types::role::{RoleDefinition, Scope};
+use serde_json::{json, Value};
+
+/// Most actions of one custom role, of each sort.
+const ACTIONS_MAX: usize = 2048;
+
+pub(crate) fn kind_name(kind: PrincipalKind) -> &'static str {
+    match kind {
+        PrincipalKind::ServicePrincipal => "ServicePrincipal",
+        PrincipalKind::User => "User",
+        PrincipalKind::Group => "Group",
+    }
+}
+
+fn definition_id(subscription: Option<Id128>, id: Id128) -> String {
+    let below = format!("/providers/Microsoft.Authorization/roleDefinitions/{}", id.guid());
+    match subscription {
+        Some(subscription) => format!("/subscriptions/{}{below}", subscription.guid()),
+        None => below,
+    }
+}
+
+fn render_assignment(found: &RoleAssignment) -> Value {
+    let created = rfc3339(found.created);
+    let by = found.created_by.map_or_else(String::new, |by| by.guid());
+    json!({
+        "id": format!("{}/providers/Microsoft.Authorization/roleAssignments/{}", found.scope, found.id.guid()),
+        "name": found.id.guid(),
+        "type": "Microsoft.Authorization/roleAssignments",
+        "properties": {
+            "roleDefinitionId": definition_id(found.scope.subscription_id(), found.role),
+            "principalId": found.principal.guid(),
+            "principalType": kind_name(found.principal_kind),
+            "scope": found.scope.as_str(),
+            "condition": null,
+            "conditionVersion": null,
+            "createdOn": created,
+            "updatedOn": created,
+            "createdBy": by,
+            "updatedBy": by,
+            "delegatedManagedIdentityResourceId": null,
+            "description": found.description,
+        },
+    })
+}
+
+fn render_definition(subscription: Option<Id128>, role: &RoleDefinition) -> Value {
+    json!({
+        "id": definition_id(subscription, role.id),
+        "name": role.id.guid(),
+        "type": "Microsoft.Authorization/roleDefinitions",
+        "properties": {
+            "roleName": role.name,
+            "type": if role.is_built_in() { "BuiltInRole" } else { "CustomRole" },
+            "description": role.description,
+            "assignableScopes": role.assignable_scopes,
+            "permissions": [{
+                "actions": role.actions,
+                "notActions": role.not_actions,
+                "dataActions": role.data_actions,
+                "notDataActions": role.not_data_actions,
+            }],
+        },
+    })
+}
+
+/// The role that an id names, whatever scope the id was written with.
+fn role_of(id: &str) -> Result<Id128> {
+    Id128::parse_guid(id.rsplit('/').next().unwrap_or_default()).map_err(|_| {
+        ArmError::new(400, "InvalidRoleDefinitionId", format!("The role definition ID '{id}' is not valid."))
+    })
+}
+
+fn id_of(name: &str, what: &'static str) -> Result<Id128> {
+    Id128::parse_guid(name)
+        .map_err(|_| ArmError::new(400, what, format!("The ID '{name}' is not valid. It must be a GUID.")))
+}
+
+impl Arm<'_> {
+    /// A request below `{scope}/providers/Microsoft.Authorization`.
+    pub(super) async fn authorization(&self, method: &str, scope: &[&str], rest: &[&str]) -> Result<Answer> {
+        let path = format!("/{}", scope.join("/"));
+        if scope.is_empty() {
+            // Ids without a subscription: definitions are the same everywhere.
+            return match (method, rest) {
+                ("GET", ["roledefinitions"]) => self.definitions(None),
+                ("GET", ["roledefinitions", id]) => self.definition(None, id),
+                _ => Err(no_route(method, rest)),
+            };
+        }
+        let scope = Scope::parse(&path).map_err(|_| {
+            ArmError::new(400, "InvalidScope", format!("The scope '{path}' is none that roles can be assigned in."))
+        })?;
+        let subscription = scope.subscription_id().map(|id| id.guid()).unwrap_or_default();
+        self.subscription(&subscription)?;
+        match (method, rest) {
+            ("GET", ["roledefinitions"]) => self.definitions(Some(&scope)),
+            ("GET", ["roledefinitions", id]) => self.definition(Some(&scope), id),
+            ("PUT", ["roledefinitions", id]) => self.put_definition(scope, id).await,
+            ("DELETE", ["roledefinitions", id]) => self.delete_definition(scope, id).await,
+            ("GET", ["roleassignments"]) => self.assignments(&scope),
+            ("GET", ["roleassignments", id]) => {
+                self.require(&scope, "Microsoft.Authorization/roleAssignments/read")?;
+                let found = self.assignment(&scope, id)?;
+                found.map(|found| Answer::ok(render_assignment(&found))).ok_or_else(|| {
+                    ArmError::new(404, "RoleAssignmentNotFound", format!("The role assignment '{id}' is not found."))
+                })
+            }
+            ("PUT", ["roleassignments", id]) => self.put_assignment(scope, id).await,
+            ("DELETE", ["roleassignments", id]) => self.delete_assignment(&scope, id).await,
+            ("GET", ["permissions"]) => self.permissions(&scope),
+            // There are none of these, and clients look.
+            (
+                "GET",
+                ["denyassignments"
+                | "classicadministrators"
+                | "locks"
+                | "policyassignments"
+                | "roleassignmentschedules"
+                | "roleeligibilityschedules"
+                | "roleeligibilityscheduleinstances"
+                | "roleassignmentscheduleinstances"],
+            ) => Ok(Answer::list(Vec::new())),
+            _ => Err(no_route(method, rest)),
+        }
+    }
+
+    fn definitions(&self, scope: Option<&Scope>) -> Result<Answer> {
+        let conditions = filter(&self.parameter("$filter").unwrap_or_default());
+        let subscription = scope.and_then(Scope::subscription_id);
+        let here = |role: &RoleDefinition| {
+            role.is_built_in()
+                || scope.is_some_and(|scope| {
+                    role.assignable_scopes
+                        .iter()
+                        .any(|s| Scope::parse(s).is_ok_and(|s| s.holds(scope) || scope.holds(&s)))
+                })
+        };
+        let fits = |role: &RoleDefinition| {
+            conditions.iter().all(|(name, value)| match name.as_str() {
+                "rolename" => role.name.eq_ignore_ascii_case(value),
+                "type" => value.eq_ignore_ascii_case(if role.is_built_in() { "BuiltInRole" } else { "CustomRole" }),
+                _ => true,
+            })
+        };
+        let roles = self.view(|view| read::roles(view))?;
+        let found = roles.iter().filter(|role| here(role) && fits(role));
+        Ok(Answer::list(found.map(|role| render_definition(subscription, role)).collect()))
+    }
+
+    fn definition(&self, scope: Option<&Scope>, id: &str) -> Result<Answer> {
+        let found = self.view(|view| read::role(view, Id128::parse_guid(id).unwrap_or(Id128([0; 16]))))?;
+        let subscription = scope.and_then(Scope::subscription_id);
+        found.map(|role| Answer::ok(render_definition(subscription, &role))).ok_or_else(|| {
+            let text = format!("The specified role definition with ID '{id}' does not exist.");
+            ArmError::new(404, "RoleDefinitionDoesNotExist", text)
+        })
+    }
+
+    async fn put_definition(&self, scope: Scope, id: &str) -> Result<Answer> {
+        let action = "Microsoft.Authorization/roleDefinitions/write";
+        self.require(&scope, action)?;
+        let id = id_of(id, "InvalidRoleDefinitionId")?;
+        let body = self.json()?;
+        let none = json!({});
+        let properties = member(&body, "properties").unwrap_or(&none);
+        let text = |name: &str| member(properties, name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let list = |value: &Value, name: &str| -> Result<Vec<String>> {
+            let items = member(value, name).and_then(Value::as_array).cloned().unwrap_or_default();
+            let items = items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
+            items.filter(|items| items.len() <= ACTIONS_MAX).ok_or_else(ArmError::body)
+        };
+        let permissions = member(properties, "permissions").and_then(Value::as_array).and_then(|list| list.first());
+        let permissions = permissions.unwrap_or(&none);
+        let role = RoleDefinition {
+            id,
+            name: text("roleName"),
+            description: text("description"),
+            actions: list(permissions, "actions")?,
+            not_actions: list(permissions, "notActions")?,
+            data_actions: list(permissions, "dataActions")?,
+            not_data_actions: list(permissions, "notDataActions")?,
+            assignable_scopes: list(properties, "assignableScopes")?,
+        };
+        if role.name.is_empty() || role.assignable_scopes.is_empty() {
+            return Err(ArmError::new(
+                400,
+                "InvalidRoleDefinition",
+                "A role needs a 'roleName' and at least one of 'assignableScopes'.",
+            ));
+        }
+        if let Some(bad) = role.assignable_scopes.iter().find(|scope| Scope::parse(scope).is_err()) {
+            let text = format!("The assignable scope '{bad}' is not valid.");
+            return Err(ArmError::new(400, "InvalidAssignableScope", text));
+        }
+        let shown = render_definition(scope.subscription_id(), &role);
+        let put = PutRoleDefinition { scope: scope.clone(), role };
+        match self.propose_raw(&Command::PutRoleDefinition(put), Vec::new()).await? {
+            None => Ok(Answer::with(201, shown)),
+            Some(Refusal::Forbidden) => Err(self.forbidden(&scope, action)),
+            Some(refusal) => Err(ArmError::of(refusal)),
+        }
+    }
+
+    async fn delete_definition(&self, scope: Scope, id: &str) -> Result<Answer> {
+        self.require(&scope, "Microsoft.Authorization/roleDefinitions/delete")?;
+        let id = id_of(id, "InvalidRoleDefinitionId")?;
+        let Some(role) = self.view(|view| read::role(view, id))? else { return Ok(Answer::empty(204)) };
+        let shown = render_definition(scope.subscription_id(), &role);
+        self.propose(&Command::DeleteRoleDefinition(DeleteRoleDefinition { scope, id }), Vec::new()).await?;
+        Ok(Answer::ok(shown))
+    }
+
+    /// Assignments that hold here and above, and those below unless `atScope()` says otherwise.
+    fn assignments(&self, scope: &Scope) -> Result<Answer> {
+        self.require(scope, "Microsoft.Authorization/roleAssignments/read")?;
+        let conditions = filter(&self.parameter("$filter").unwrap_or_default());
+        let guid = |text: &str| Id128::parse_guid(text).unwrap_or(Id128([0; 16]));
+        let mut principals: Option<Vec<Id128>> = None;
+        let mut at_scope = false;
+        for (name, value) in &conditions {
+            match name.as_str() {
+                "atscope" => at_scope = true,
+                "principalid" => principals = Some(vec![guid(value)]),
+                "assignedto" => principals = Some(self.view(|view| read::principals(view, guid(value)))?),
+                _ => {}
+            }
+        }
+        let all = self.view(|view| read::assignments(view))?;
+        let fits = |found: &&RoleAssignment| {
+            let place = found.scope.holds(scope) || (!at_scope && scope.holds(&found.scope));
+            place && principals.as_ref().is_none_or(|principals| principals.contains(&found.principal))
+        };
+        self.page(all.iter().filter(fits).map(render_assignment).collect())
+    }
+
+    fn assignment(&self, scope: &Scope, id: &str) -> Result<Option<RoleAssignment>> {
+        let Ok(id) = Id128::parse_guid(id) else { return Ok(None) };
+        let found = self.view(|view| read::assignment(view, id))?;
+        Ok(found.filter(|found| found.scope.folded() == scope.folded()))
+    }
+
+    async fn put_assignment(&self, scope: Scope, name: &str) -> Result<Answer> {
+        let action = "Microsoft.Authorization/roleAssignments/write";
+        self.require(&scope, action)?;
+        let id = id_of(name, "InvalidRoleAssignmentId")?;
+        let body = self.json()?;
+        // Old clients send the members without `properties`' inner form; both name the same things.
+        let properties = member(&body, "properties").unwrap_or(&body);
+        let text = |name: &str| member(properties, name).and_then(Value::as_str);
+        let role = role_of(text("roleDefinitionId").unwrap_or_default())?;
+        let principal = text("principalId").unwrap_or_default();
+        let missing = || {
+            let text = format!(
+                "Principal {principal} does not exist in the directory {}. Check that you have the correct principal ID.",
+                self.principal.tenant.guid()
+            );
+            ArmError::new(400, "PrincipalNotFound", text)
+        };
+        let oid = Id128::parse_guid(principal).map_err(|_| missing())?;
+        let kind = self.principal_kind(oid)?.ok_or_else(missing)?;
+        if let Some(asked) = text("principalType").filter(|asked| !asked.eq_ignore_ascii_case(kind_name(kind))) {
+            let text = format!(
+                "The PrincipalId '{principal}' has type '{}', which is different from specified \
+                                PrincipalType '{asked}'.",
+                kind_name(kind)
+            );
+            return Err(ArmError::new(400, "UnmatchedPrincipalType", text));
+        }
+        if member(properties, "condition").is_some() {
+            return Err(ArmError::new(
+                400,
+                "ConditionNotSupported",
+                "Conditions of role assignments are not there in this release of Claviger.",
+            ));
+        }
+        let description = text("description").map(str::to_owned);
+        let put =
+            PutRoleAssignment { id, scope: scope.clone(), role, principal: oid, principal_kind: kind, description };
+        match self.propose_raw(&Command::PutRoleAssignment(put), Vec::new()).await? {
+            None => {}
+            Some(Refusal::Forbidden) => return Err(self.forbidden(&scope, action)),
+            Some(refusal) => return Err(ArmError::of(refusal)),
+        }
+        let made = self.assignment(&scope, name)?.ok_or_else(|| ArmError::of(Refusal::AssignmentNotFound))?;
+        Ok(Answer::with(201, render_assignment(&made)))
+    }
+
+    async fn delete_assignment(&self, scope: &Scope, id: &str) -> Result<Answer> {
+        let action = "Microsoft.Authorization/roleAssignments/delete";
+        self.require(scope, action)?;
+        let Some(found) = self.assignment(scope, id)? else { return Ok(Answer::empty(204)) };
+        let delete = DeleteRoleAssignment { id: found.id, scope: found.scope.clone(), principal: found.principal };
+        match self.propose_raw(&Command::DeleteRoleAssignment(delete), Vec::new()).await? {
+            None => Ok(Answer::ok(render_assignment(&found))),
+            Some(Refusal::AssignmentNotFound) => Ok(Answer::empty(204)),
+            Some(Refusal::Forbidden) => Err(self.forbidden(scope, action)),
+            Some(refusal) => Err(ArmError::of(refusal)),
+        }
+    }
+
+    /// What the caller may do here.
+    fn permissions(&self, scope: &Scope) -> Result<Answer> {
+        let found = self.view(|view| {
+            let mut roles = Vec::new();
+            for principal in read::principals(view, self.principal.oid)? {
+                for assignment in read::assignments_of(view, principal)? {
+                    if assignment.scope.holds(scope) {
+                        roles.extend(read::role(view, assignment.role)?);
+                    }
+                }
+            }
+            Ok(roles)
+        })?;
+        let item = |role: &RoleDefinition| {
+            json!({"actions": role.actions, "notActions": role.not_actions, "dataActions": role.data_actions,
+                   "notDataActions": role.not_data_actions})
+        };
+        Ok(Answer::list(found.iter().map(item).collect()))
+    }
+
+    /// What a principal of the caller's tenant is.
+    fn principal_kind(&self, oid: Id128) -> Result<Option<PrincipalKind>> {
+        let tenant = self.principal.tenant;
+        self.view(|view| {
+            let applications = read::applications(view)?;
+            if applications.iter().any(|found| found.has_principal && (found.tenant, found.oid) == (tenant, oid)) {
+                return Ok(Some(PrincipalKind::ServicePrincipal));
+            }
+            if read::users(view)?.iter().any(|found| (found.tenant, found.oid) == (tenant, oid)) {
+                return Ok(Some(PrincipalKind::User));
+            }
+            let group = read::groups(view)?.iter().any(|found| (found.tenant, found.oid) == (tenant, oid));
+            Ok(group.then_some(PrincipalKind::Group))
+        })
+    }
+}

@@ -1,0 +1,343 @@
+//! Three replicas in one process, over real sockets, TLS and disks.
+
+use claviger_node::peer::{self, AdminRequest};
+use claviger_node::{Identity, Member, Node, NodeConfig, NodeError, Peers, ReadMode, Role, Storage};
+use claviger_state_machine::read;
+use claviger_types::command::{
+    Actor, Attributes, Command, Content, CreateVault, Entry, InitWorld, Origin, PutResourceGroup, PutVersion, Tags,
+};
+use claviger_types::name::{Id128, Kind, ObjectName, VaultName};
+use claviger_types::outcome::{ObjectVersion, Outcome};
+use claviger_types::vault::VaultSettings;
+use std::future::Future;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+const WORLD: Id128 = Id128([9; 16]);
+const VAULT: Id128 = Id128([7; 16]);
+
+/// Bound of every wait: many times what an election takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Authority(rcgen::Issuer<'static, rcgen::KeyPair>, String);
+
+impl Authority {
+    fn new() -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self(rcgen::Issuer::new(params, key), pem)
+    }
+
+    fn identity(&self, name: &str) -> Identity {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap().pem();
+        Identity::from_pem(self.1.as_bytes(), certificate.as_bytes(), key.serialize_pem().as_bytes()).unwrap()
+    }
+}
+
+struct Replica {
+    node: Node,
+    server: JoinHandle<()>,
+    address: String,
+}
+
+impl Replica {
+    async fn start(authority: &Authority, dir: &Path, id: u64, address: Option<&str>, world: Id128) -> Self {
+        let listener = TcpListener::bind(address.unwrap_or("127.0.0.1:0")).await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let name = format!("node{id}");
+        let identity = authority.identity(&name);
+        let config = NodeConfig {
+            id,
+            name: name.clone(),
+            advertise: address.clone(),
+            world,
+            heartbeat_ms: 50,
+            election_min_ms: 250,
+            election_max_ms: 500,
+            snapshot_entries: 40,
+            keep_entries: 5,
+            read_mode: ReadMode::ReadIndex,
+        };
+        // After a stop, the last tasks may still hold the files for a moment.
+        let storage = until("the files", || async { Storage::open(dir).ok() }).await;
+        let peers = Peers::new(world, id, name, Some(identity.clone()));
+        let node = Node::start(config, storage, peers).await.unwrap();
+        let server = tokio::spawn(peer::serve(listener, identity, node.clone()));
+        Self { node, server, address }
+    }
+
+    fn member(&self) -> Member {
+        Member { peer: self.address.clone(), name: self.node.name().to_owned() }
+    }
+
+    async fn stop(self) -> String {
+        self.server.abort();
+        self.node.shutdown().await;
+        // The listener's socket goes with its task.
+        self.server.await.ok();
+        self.address
+    }
+}
+
+struct Cluster {
+    dir: TempDir,
+    authority: Authority,
+    replicas: Vec<Replica>,
+}
+
+impl Cluster {
+    async fn new() -> Self {
+        let (dir, authority) = (TempDir::new().unwrap(), Authority::new());
+        let mut replicas = Vec::new();
+        for id in 1..=3 {
+            replicas.push(Replica::start(&authority, &dir.path().join(id.to_string()), id, None, WORLD).await);
+        }
+        let cluster = Self { dir, authority, replicas };
+        let first = &cluster.replicas[0].node;
+        first.initialize().await.unwrap();
+        first.elect_if_alone().await.unwrap();
+        first.gate().check().await.unwrap();
+        for replica in &cluster.replicas[1..] {
+            let join = AdminRequest::Join { id: replica.node.id(), member: replica.member() };
+            first.admin(join).await.unwrap();
+        }
+        let world = Command::InitWorld(InitWorld { world: WORLD, region: "local".into() });
+        let vault = Command::CreateVault(CreateVault {
+            id: VAULT,
+            name: VaultName::parse("demo").unwrap(),
+            tenant: Id128([1; 16]),
+            subscription: Id128([3; 16]),
+            display_name: "demo".into(),
+            group: "g".into(),
+            location: "local".into(),
+            retention_days: 7,
+            purge_protection: false,
+            settings: VaultSettings::default(),
+            policies: vec![],
+        });
+        let group = Command::PutResourceGroup(PutResourceGroup {
+            subscription: Id128([3; 16]),
+            name: "g".into(),
+            location: "local".into(),
+            tags: Tags::new(),
+        });
+        for command in [world, group, vault] {
+            assert_eq!(first.propose(&entry(fresh(), &command)).await.unwrap(), Outcome::Done);
+        }
+        cluster
+    }
+
+    fn path(&self, id: u64) -> std::path::PathBuf {
+        self.dir.path().join(id.to_string())
+    }
+
+    async fn stop(&mut self, id: u64) -> String {
+        let at = self.replicas.iter().position(|replica| replica.node.id() == id).unwrap();
+        self.replicas.remove(at).stop().await
+    }
+
+    async fn start(&mut self, id: u64, address: &str) {
+        let replica = Replica::start(&self.authority, &self.path(id), id, Some(address), WORLD).await;
+        self.replicas.push(replica);
+    }
+
+    fn node(&self, id: u64) -> &Node {
+        &self.replicas.iter().find(|replica| replica.node.id() == id).unwrap().node
+    }
+
+    async fn leader(&self) -> u64 {
+        until("a leader", || async {
+            self.replicas.iter().map(|r| r.node.status()).find(|s| s.role == Role::Leader).map(|s| s.id)
+        })
+        .await
+    }
+}
+
+async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
+    let whole = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, whole).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
+/// A request id or version that no other test draws.
+fn fresh() -> Id128 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let mut bytes = [0xcd; 16];
+    bytes[..8].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+    Id128(bytes)
+}
+
+fn entry(request: Id128, command: &Command) -> Entry {
+    Entry::new(request, Actor::System, 1_000_000, command, vec![vec![1; 64]]).unwrap()
+}
+
+fn set(name: &str) -> (Id128, Command) {
+    let version = fresh();
+    let command = Command::PutVersion(PutVersion {
+        vault: VAULT,
+        kind: Kind::Secret,
+        name: ObjectName::parse(name).unwrap(),
+        origin: Origin::Create,
+        version,
+        attributes: Attributes { enabled: true, not_before: None, expires: None },
+        tags: Tags::new(),
+        content: Content::Secret { content_type: None },
+    });
+    (version, command)
+}
+
+async fn put(node: &Node, name: &str) -> Id128 {
+    let (version, command) = set(name);
+    match node.propose(&entry(fresh(), &command)).await.unwrap() {
+        Outcome::Version(made) => assert_eq!(made.version, version),
+        other => panic!("{other:?}"),
+    }
+    version
+}
+
+async fn newest(node: &Node, name: &str) -> Option<ObjectVersion> {
+    node.gate().check().await.unwrap();
+    node.view(|view| read::live(view, VAULT, Kind::Secret, name, None)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_at_any_node_is_seen_at_every_node() {
+    let cluster = Cluster::new().await;
+    for round in 0..20 {
+        for writer in 1..=3 {
+            let version = put(cluster.node(writer), "s").await;
+            for reader in 1..=3 {
+                let seen = newest(cluster.node(reader), "s").await.map(|v| v.version);
+                assert_eq!(seen, Some(version), "round {round}, written at {writer}, read at {reader}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_acts_once_wherever_it_goes() {
+    let cluster = Cluster::new().await;
+    let (version, command) = set("once");
+    let entry = entry(fresh(), &command);
+    for id in [2, 1, 3, 2] {
+        let outcome = cluster.node(id).propose(&entry).await.unwrap();
+        assert!(matches!(outcome, Outcome::Version(made) if made.version == version && made.sequence == 0));
+    }
+    assert_eq!(newest(cluster.node(3), "once").await.unwrap().sequence, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_may_die_and_come_back() {
+    let mut cluster = Cluster::new().await;
+    let mut last = put(cluster.node(1), "s").await;
+    for _ in 0..3 {
+        let leader = cluster.leader().await;
+        let address = cluster.stop(leader).await;
+        let other = cluster.replicas[0].node.id();
+        last = put(cluster.node(other), "s").await;
+        cluster.start(leader, &address).await;
+        let back = newest(cluster.node(leader), "s").await.map(|v| v.version);
+        assert_eq!(back, Some(last), "node {leader} came back and answers what it missed");
+    }
+    for id in 1..=3 {
+        assert_eq!(newest(cluster.node(id), "s").await.map(|v| v.version), Some(last));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_far_behind_gets_a_snapshot() {
+    let mut cluster = Cluster::new().await;
+    let address = cluster.stop(3).await;
+    let mut last = put(cluster.node(1), "s").await;
+    for _ in 0..120 {
+        last = put(cluster.node(2), "s").await;
+    }
+    let leader = cluster.leader().await;
+    until("the log to be purged", || async { (cluster.node(leader).status().purged > 60).then_some(()) }).await;
+    cluster.start(3, &address).await;
+    assert_eq!(newest(cluster.node(3), "s").await.map(|v| v.version), Some(last));
+    until("the snapshot that it was caught up by", || async { (cluster.node(3).status().snapshot > 0).then_some(()) })
+        .await;
+    let hashes = until("equal states", || async {
+        let hashes: Vec<_> = cluster.replicas.iter().map(|r| r.node.state().state_hash().unwrap()).collect();
+        hashes.windows(2).all(|pair| pair[0] == pair[1]).then_some(hashes)
+    })
+    .await;
+    assert_eq!(hashes.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_quorum_nothing_is_answered_or_acknowledged() {
+    let mut cluster = Cluster::new().await;
+    put(cluster.node(1), "s").await;
+    let (two, three) = (cluster.stop(2).await, cluster.stop(3).await);
+    assert!(matches!(cluster.node(1).gate().check().await, Err(NodeError::Unavailable(_))));
+    let (version, command) = set("s");
+    let lost = entry(fresh(), &command);
+    assert!(matches!(cluster.node(1).propose(&lost).await, Err(NodeError::Unavailable(_) | NodeError::Unknown)));
+    cluster.start(2, &two).await;
+    cluster.start(3, &three).await;
+    // The same request again: it acts once, whether the first try was committed meanwhile or not.
+    assert!(matches!(cluster.node(2).propose(&lost).await, Ok(Outcome::Version(made)) if made.version == version));
+    assert_eq!(newest(cluster.node(3), "s").await.map(|v| (v.version, v.sequence)), Some((version, 1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_come_and_go() {
+    let mut cluster = Cluster::new().await;
+    let leader = cluster.leader().await;
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    let refused = |result: Result<Vec<u8>, NodeError>, why: &str| match result {
+        Err(NodeError::Refused(text)) => assert!(text.contains(why), "{text}"),
+        other => panic!("{other:?}"),
+    };
+    refused(cluster.node(leader).admin(AdminRequest::Remove { id: leader }).await, "leads");
+    refused(cluster.node(leader).admin(AdminRequest::Remove { id: 9 }).await, "not a member");
+    refused(cluster.node(follower).admin(AdminRequest::Remove { id: leader }).await, "not the leader");
+
+    // A voter whose disk is empty may have voted before: it must be removed first.
+    let address = cluster.stop(follower).await;
+    let path = cluster.path(follower);
+    until("the files to be closed", || async { Storage::open(&path).ok() }).await;
+    std::fs::remove_dir_all(&path).unwrap();
+    cluster.start(follower, &address).await;
+    let member = Member { peer: address.clone(), name: format!("node{follower}") };
+    let join = AdminRequest::Join { id: follower, member };
+    refused(cluster.node(leader).admin(join.clone()).await, "disk is empty");
+    cluster.node(leader).admin(AdminRequest::Remove { id: follower }).await.unwrap();
+    cluster.node(leader).admin(join).await.unwrap();
+    let version = put(cluster.node(follower), "s").await;
+    assert_eq!(newest(cluster.node(leader), "s").await.map(|v| v.version), Some(version));
+
+    cluster.node(leader).admin(AdminRequest::TransferLeader { to: follower }).await.unwrap();
+    assert_eq!(cluster.leader().await, follower);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_another_world_is_turned_away() {
+    let cluster = Cluster::new().await;
+    let other = Replica::start(&cluster.authority, &cluster.path(9), 9, None, Id128([8; 16])).await;
+    let join = AdminRequest::Join { id: 9, member: other.member() };
+    let joined = tokio::time::timeout(Duration::from_secs(3), cluster.node(1).admin(join)).await;
+    assert!(!matches!(joined, Ok(Ok(_))), "it never catches up");
+    assert_eq!(other.node.status().last_index, 0, "it has received nothing");
+    let stranger = Authority::new();
+    let peers = Peers::new(WORLD, 9, "node9".into(), Some(stranger.identity("node9")));
+    let member = cluster.replicas[0].member();
+    let call = peers.call(&member, peer::Lane::Control, &peer::Request::Status, Duration::from_secs(3)).await;
+    assert!(call.is_err(), "a certificate of another authority opens nothing");
+}

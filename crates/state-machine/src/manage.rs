@@ -1,0 +1,367 @@
+//! Applying the commands of the management plane: vaults, resource groups, roles, the directory.
+
+use crate::apply::{put, refuse, Apply, ApplyError, Step, PURGE_ROWS_MAX};
+use crate::keys;
+use crate::kv::{Kv, Table};
+use crate::read;
+use crate::records::{Application, DeletedHead, Group, ResourceGroup, RoleAssignment, User, Vault, FORMAT};
+use claviger_types::codec;
+use claviger_types::command::{
+    AddClientSecret, CreateVault, DeleteApplication, DeleteResourceGroup, DeleteRoleAssignment, DeleteRoleDefinition,
+    PutApplication, PutGroup, PutResourceGroup, PutRoleAssignment, PutRoleDefinition, PutUser, RemoveClientSecret,
+    SetMember, SetPolicies, UpdateVault, VaultRef,
+};
+use claviger_types::name::Id128;
+use claviger_types::outcome::{Deletion, Outcome, Refusal};
+use claviger_types::permission::AccessPolicy;
+use claviger_types::role::Scope;
+
+/// Client secrets of one application: more are a mistake of some script.
+const SECRETS_MAX: usize = 100;
+
+impl<K: Kv> Apply<'_, K> {
+    pub(crate) fn create_vault(&mut self, c: CreateVault, wrapped_key: Vec<u8>) -> Step {
+        if read::world(self.kv)?.is_none() {
+            return refuse(Refusal::WorldState);
+        }
+        if let Some(old) = read::vault_by_name(self.kv, &c.name)? {
+            let deleted = old.deletion.is_some();
+            return refuse(if deleted { Refusal::VaultDeleted } else { Refusal::VaultExists });
+        }
+        // An id that is being erased is as taken as one in use: its rows would be taken for the new vault's.
+        if read::vault(self.kv, c.id)?.is_some() || self.kv.get(Table::Resources, &keys::erasure(c.id))?.is_some() {
+            return refuse(Refusal::VaultExists);
+        }
+        let Some(group) = read::resource_group(self.kv, c.subscription, &c.group)? else {
+            return refuse(Refusal::GroupNotFound);
+        };
+        let vault = Vault {
+            id: c.id,
+            name: c.name,
+            display_name: c.display_name,
+            tenant: c.tenant,
+            subscription: c.subscription,
+            group: group.name,
+            location: c.location,
+            settings: c.settings,
+            retention_days: c.retention_days,
+            purge_protection: c.purge_protection,
+            wrapped_key,
+            created: self.now,
+            created_by: self.by,
+            updated: self.now,
+            updated_by: self.by,
+            deletion: None,
+            mod_index: self.index,
+        };
+        put(self.kv, Table::VaultNames, vault.name.as_str().as_bytes().to_vec(), &vault.id)?;
+        self.put_policies(vault.id, c.policies)?;
+        self.put_vault(&vault)?;
+        Ok(Outcome::Done)
+    }
+
+    fn put_vault(&mut self, vault: &Vault) -> Result<(), ApplyError> {
+        put(self.kv, Table::Vaults, vault.id.0.to_vec(), vault)
+    }
+
+    fn put_policies(&mut self, vault: Id128, policies: Vec<AccessPolicy>) -> Result<(), ApplyError> {
+        self.remove_all(Table::Policies, &vault.0)?;
+        for policy in policies {
+            let key = keys::policy(vault, policy.tenant, policy.oid, policy.application);
+            put(self.kv, Table::Policies, key, &policy)?;
+        }
+        Ok(())
+    }
+
+    fn touch(&mut self, vault: &mut Vault) {
+        vault.updated = self.now;
+        vault.updated_by = self.by;
+        vault.mod_index = self.index;
+    }
+
+    pub(crate) fn set_policies(&mut self, c: SetPolicies) -> Step {
+        let Some(mut vault) = read::live_vault(self.kv, c.vault)? else { return refuse(Refusal::VaultNotFound) };
+        if c.seen.is_some_and(|seen| seen != vault.mod_index) {
+            return refuse(Refusal::Changed);
+        }
+        self.put_policies(vault.id, c.policies)?;
+        self.touch(&mut vault);
+        self.put_vault(&vault)?;
+        Ok(Outcome::Done)
+    }
+
+    pub(crate) fn update_vault(&mut self, c: UpdateVault) -> Step {
+        let Some(mut vault) = read::live_vault(self.kv, c.vault)? else { return refuse(Refusal::VaultNotFound) };
+        if c.seen.is_some_and(|seen| seen != vault.mod_index) {
+            return refuse(Refusal::Changed);
+        }
+        self.put_policies(vault.id, c.policies)?;
+        vault.settings = c.settings;
+        vault.purge_protection |= c.purge_protection;
+        self.touch(&mut vault);
+        self.put_vault(&vault)?;
+        Ok(Outcome::Done)
+    }
+
+    pub(crate) fn delete_vault(&mut self, c: VaultRef) -> Step {
+        let Some(mut vault) = read::live_vault(self.kv, c.vault)? else { return refuse(Refusal::VaultNotFound) };
+        let purge = self.now + u64::from(vault.retention_days) * 86_400;
+        vault.deletion = Some(Deletion { deleted: self.now, purge });
+        self.touch(&mut vault);
+        put(self.kv, Table::Resources, keys::vault_due(purge, vault.id), &vault.id)?;
+        self.put_vault(&vault)?;
+        Ok(Outcome::Done)
+    }
+
+    pub(crate) fn recover_vault(&mut self, c: VaultRef) -> Step {
+        let Some(mut vault) = read::vault(self.kv, c.vault)? else { return refuse(Refusal::VaultNotFound) };
+        let Some(deletion) = vault.deletion.take() else { return refuse(Refusal::VaultNotDeleted) };
+        if read::resource_group(self.kv, vault.subscription, &vault.group)?.is_none() {
+            return refuse(Refusal::GroupNotFound);
+        }
+        self.kv.delete(Table::Resources, keys::vault_due(deletion.purge, vault.id));
+        self.touch(&mut vault);
+        self.put_vault(&vault)?;
+        Ok(Outcome::Done)
+    }
+
+    /// Erases the vault's key, and with it what every object of the vault holds; the rows go in later steps. Role
+    /// assignments go at once, for a new vault may take the name.
+    pub(crate) fn purge_vault(&mut self, c: VaultRef, by_system: bool) -> Step {
+        let Some(vault) = read::vault(self.kv, c.vault)? else { return refuse(Refusal::VaultNotFound) };
+        let Some(deletion) = vault.deletion else { return refuse(Refusal::VaultNotDeleted) };
+        if by_system && self.now < deletion.purge {
+            return refuse(Refusal::NotDue);
+        }
+        if !by_system && vault.purge_protection {
+            return refuse(Refusal::PurgeProtected);
+        }
+        self.kv.delete(Table::Resources, keys::vault_due(deletion.purge, vault.id));
+        self.kv.delete(Table::VaultNames, vault.name.as_str().as_bytes().to_vec());
+        self.kv.delete(Table::Vaults, vault.id.0.to_vec());
+        put(self.kv, Table::Meta, keys::PURGED.to_vec(), &self.index)?;
+        self.remove_all(Table::Policies, &vault.id.0)?;
+        let scope = vault.scope();
+        self.remove_assignments(|assigned| scope.holds(assigned))?;
+        put(self.kv, Table::Resources, keys::erasure(vault.id), &vault.id)?;
+        Ok(Outcome::Done)
+    }
+
+    /// One step: at most [`PURGE_ROWS_MAX`] rows of each table.
+    pub(crate) fn erase_vault(&mut self, c: VaultRef) -> Step {
+        if self.kv.get(Table::Resources, &keys::erasure(c.vault))?.is_none() {
+            return refuse(Refusal::VaultNotFound);
+        }
+        put(self.kv, Table::Meta, keys::PURGED.to_vec(), &self.index)?;
+        let (prefix, end) = (c.vault.0, keys::after(&c.vault.0));
+        let mut done = true;
+        for table in [Table::Material, Table::Versions, Table::Deleted, Table::Objects] {
+            let rows = self.kv.scan(table, &prefix, &end, PURGE_ROWS_MAX)?;
+            done &= rows.len() < PURGE_ROWS_MAX;
+            for (key, value) in rows {
+                if table == Table::Deleted {
+                    let found: DeletedHead = codec::from_versioned(FORMAT, &value)?;
+                    self.kv.delete(Table::Due, keys::due(found.deletion.purge, &key));
+                }
+                self.kv.delete(table, key);
+            }
+        }
+        if done {
+            self.kv.delete(Table::Resources, keys::erasure(c.vault));
+        }
+        Ok(Outcome::Done)
+    }
+
+    pub(crate) fn put_resource_group(&mut self, c: PutResourceGroup) -> Step {
+        let group = match read::resource_group(self.kv, c.subscription, &c.name)? {
+            Some(old) => ResourceGroup { tags: c.tags, ..old },
+            None => ResourceGroup {
+                subscription: c.subscription,
+                name: c.name,
+                location: c.location,
+                tags: c.tags,
+                created: self.now,
+            },
+        };
+        put(self.kv, Table::Resources, keys::group(c.subscription, &group.name), &group)?;
+        Ok(Outcome::Done)
+    }
+
+    pub(crate) fn delete_resource_group(&mut self, c: DeleteResourceGroup) -> Step {
+        let Some(group) = read::resource_group(self.kv, c.subscription, &c.name)? else {
+            return refuse(Refusal::GroupNotFound);
+        };
+        let vaults = read::vaults(self.kv, read::RESOURCES_MAX)?;
+        let is_in =
+            |vault: &Vault| vault.subscription == group.subscription && vault.group.eq_ignore_ascii_case(&group.name);
+        if vaults.iter().any(|vault| vault.deletion.is_none() && is_in(vault)) {
+            return refuse(Refusal::GroupNotEmpty);
+        }
+        let scope = Scope::group(group.subscription, &group.name).folded();
+        // Those of its deleted vaults stay: they come back with their vaults.
+        self.remove_assignments(|assigned| assigned.folded() == scope)?;
+        self.kv.delete(Table::Resources, keys::group(group.subscription, &group.name));
+        Ok(Outcome::Done)
+    }
+
+    pub(crate) fn put_role_assignment(&mut self, c: PutRoleAssignment) -> Step {
+        let Some(role) = read::role(self.kv, c.role)? else { return refuse(Refusal::RoleNotFound) };
+        let assignable = role.is_built_in()
+            || role.assignable_scopes.iter().any(|s| Scope::parse(s).is_ok_and(|outer| outer.holds(&c.scope)));
+        if !assignable {
+            return refuse(Refusal::RoleNotFound);
+        }
+        let same = |old: &RoleAssignment| old.role == c.role && old.scope.folded() == c.scope.folded();
+        if let Some(old) = read::assignment(self.kv, c.id)? {
+            let unchanged = same(&old) && old.principal == c.principal;
+            return if unchanged { Ok(Outcome::Done) } else { refuse(Refusal::AssignmentExists) };
+        }
+        if read::assignments_of(self.kv, c.principal)?.iter().any(same) {
+            return refuse(Refusal::AssignmentExists);
+        }
+        let (id, principal) = (c.id, c.principal);
+        let assignment = RoleAssignment {
+            id,
+            scope: c.scope,
+            role: c.role,
+            principal,
+            principal_kind: c.principal_kind,
+            description: c.description,
+            created: self.now,
+            created_by: self.by,
+        };
+        put(self.kv, Table::Resources, keys::assignment(principal, id), &assignment)?;
+        put(self.kv, Table::Resources, keys::assignment_index(id), &principal)?;
+        Ok(Outcome::Done)
+    }
+
+    pub(crate) fn delete_role_assignment(&mut self, c: DeleteRoleAssignment) -> Step {
+        let found = read::assignment(self.kv, c.id)?
+            .filter(|found| found.principal == c.principal && found.scope.folded() == c.scope.folded());
+        if found.is_none() {
+            return refuse(Refusal::AssignmentNotFound);
+        }
+        self.remove_assignment(c.principal, c.id);
+        Ok(Outcome::Done)
+    }
+
+    fn remove_assignment(&mut self, principal: Id128, id: Id128) {
+        self.kv.delete(Table::Resources, keys::assignment(principal, id));
+        self.kv.delete(Table::Resources, keys::assignment_index(id));
+    }
+
+    fn remove_assignments(&mut self, out: impl Fn(&Scope) -> bool) -> Result<(), ApplyError> {
+        for found in read::assignments(self.kv)? {
+            if out(&found.scope) {
+                self.remove_assignment(found.principal, found.id);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn put_role_definition(&mut self, c: PutRoleDefinition) -> Step {
+        let clash = read::roles(self.kv)?.into_iter().any(|old| {
+            (old.is_built_in() && old.id == c.role.id)
+                || (old.id != c.role.id && old.name.eq_ignore_ascii_case(&c.role.name))
+        });
+        if clash || c.role.is_built_in() {
+            return refuse(Refusal::RoleExists);
+        }
+        put(self.kv, Table::Resources, keys::role(c.role.id), &c.role)?;
+        Ok(Outcome::Done)
+    }
+
+    pub(crate) fn delete_role_definition(&mut self, c: DeleteRoleDefinition) -> Step {
+        match read::role(self.kv, c.id)? {
+            Some(role) if !role.is_built_in() => {}
+            _ => return refuse(Refusal::RoleNotFound),
+        }
+        if read::assignments(self.kv)?.iter().any(|found| found.role == c.id) {
+            return refuse(Refusal::RoleInUse);
+        }
+        self.kv.delete(Table::Resources, keys::role(c.id));
+        Ok(Outcome::Done)
+    }
+
+    pub(crate) fn put_application(&mut self, c: PutApplication) -> Step {
+        let old = read::application(self.kv, c.app)?;
+        if old.as_ref().is_some_and(|old| old.tenant != c.tenant) {
+            return refuse(Refusal::PrincipalNotFound);
+        }
+        let application = match old {
+            Some(old) => Application { display_name: c.display_name, has_principal: c.has_principal, ..old },
+            None => Application {
+                tenant: c.tenant,
+                app: c.app,
+                object: c.object,
+                oid: c.oid,
+                has_principal: c.has_principal,
+                display_name: c.display_name,
+                secrets: Vec::new(),
+                created: self.now,
+            },
+        };
+        put(self.kv, Table::Identity, keys::application(c.app), &application)?;
+        Ok(Outcome::Done)
+    }
+
+    fn application(&self, tenant: Id128, app: Id128) -> Result<Option<Application>, ApplyError> {
+        Ok(read::application(self.kv, app)?.filter(|found| found.tenant == tenant))
+    }
+
+    pub(crate) fn add_client_secret(&mut self, c: AddClientSecret) -> Step {
+        let Some(mut application) = self.application(c.tenant, c.app)? else {
+            return refuse(Refusal::PrincipalNotFound);
+        };
+        if application.secrets.len() >= SECRETS_MAX {
+            return refuse(Refusal::TooMany);
+        }
+        application.secrets.push(c.secret);
+        put(self.kv, Table::Identity, keys::application(c.app), &application)?;
+        Ok(Outcome::Done)
+    }
+
+    pub(crate) fn remove_client_secret(&mut self, c: RemoveClientSecret) -> Step {
+        let Some(mut application) = self.application(c.tenant, c.app)? else {
+            return refuse(Refusal::PrincipalNotFound);
+        };
+        application.secrets.retain(|secret| secret.id != c.id);
+        put(self.kv, Table::Identity, keys::application(c.app), &application)?;
+        Ok(Outcome::Done)
+    }
+
+    pub(crate) fn delete_application(&mut self, c: DeleteApplication) -> Step {
+        if self.application(c.tenant, c.app)?.is_none() {
+            return refuse(Refusal::PrincipalNotFound);
+        }
+        self.kv.delete(Table::Identity, keys::application(c.app));
+        Ok(Outcome::Done)
+    }
+
+    pub(crate) fn put_user(&mut self, c: PutUser) -> Step {
+        let user = User { tenant: c.tenant, oid: c.oid, upn: c.upn, display_name: c.display_name };
+        put(self.kv, Table::Identity, keys::user(c.oid), &user)?;
+        Ok(Outcome::Done)
+    }
+
+    pub(crate) fn put_group(&mut self, c: PutGroup) -> Step {
+        let group = Group { tenant: c.tenant, oid: c.oid, display_name: c.display_name };
+        put(self.kv, Table::Identity, keys::directory_group(c.oid), &group)?;
+        Ok(Outcome::Done)
+    }
+
+    pub(crate) fn set_member(&mut self, c: SetMember) -> Step {
+        let group = self.kv.get(Table::Identity, &keys::directory_group(c.group))?;
+        let group: Option<Group> = group.map(|bytes| codec::from_versioned(FORMAT, &bytes)).transpose()?;
+        if group.is_none_or(|group| group.tenant != c.tenant) {
+            return refuse(Refusal::PrincipalNotFound);
+        }
+        let key = keys::membership(c.member, c.group);
+        if c.present {
+            put(self.kv, Table::Identity, key, &c.group)?;
+        } else {
+            self.kv.delete(Table::Identity, key);
+        }
+        Ok(Outcome::Done)
+    }
+}

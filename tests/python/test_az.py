@@ -1,0 +1,352 @@
+"""The real `az`, unmodified, through `claviger exec`: sign in, groups, vaults, policies, network rules, roles, the
+directory, and the quickstart from beginning to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import harness
+from harness import Dev, Finished
+
+ROOT = Path(__file__).resolve().parents[2]
+AZ = ROOT / ".venv-az" / "bin" / "az"
+
+# One az command takes a second; a test runs up to two dozen.
+pytestmark = pytest.mark.timeout(300)
+
+
+def unique(prefix: str) -> str:
+    return f"{prefix}{random.randrange(1 << 32):08x}"
+
+
+class Az:
+    """`az` against one dev server, signed in as the first application."""
+
+    def __init__(self, dev: Dev):
+        self.dev = dev
+        env = dev.environment()
+        self.application, self.subscription = env["AZURE_CLIENT_ID"], env["AZURE_SUBSCRIPTION_ID"]
+        self.tenant, self.secret = env["AZURE_TENANT_ID"], env["AZURE_CLIENT_SECRET"]
+
+    def run(self, *args: str, env: dict[str, str] | None = None) -> Finished:
+        return harness.run("exec", "--data-dir", str(self.dev.directory), "--", str(AZ), *args, env=env, patience=120)
+
+    def __call__(self, *args: str, env: dict[str, str] | None = None) -> Any:
+        done = self.run(*args, env=env)
+        assert done.code == 0, f"az {' '.join(args)}: {done.code}\n{done.out}\n{done.err}"
+        return json.loads(done.out) if done.out.strip() else None
+
+    def refused(self, code: int, text: str, *args: str, env: dict[str, str] | None = None) -> None:
+        done = self.run(*args, env=env)
+        assert (done.code, text in done.err) == (code, True), f"az {' '.join(args)}: {done.code}\n{done.err}"
+
+    def login(self, application: str, secret: str, env: dict[str, str] | None = None, *more: str) -> Any:
+        return self(
+            "login", "--service-principal", "-u", application, "-p", secret, "--tenant", self.tenant, *more, env=env
+        )
+
+
+@pytest.fixture(scope="module")
+def az(dev: Dev) -> Iterator[Az]:
+    subprocess.run([str(ROOT / "tests" / "python" / "az-venv.sh")], check=True, timeout=600)
+    az = Az(dev)
+    accounts = az.login(az.application, az.secret)
+    assert [a["id"] for a in accounts] == [az.subscription]
+    yield az
+
+
+@pytest.fixture(scope="module")
+def group(az: Az) -> str:
+    name = unique("rg-")
+    az("group", "create", "-n", name, "-l", "eastus")
+    return name
+
+
+@pytest.fixture
+def vault(az: Az, group: str) -> str:
+    """A vault with access policies, and everything for the caller."""
+    name = unique("kv-")
+    made = az("keyvault", "create", "-n", name, "-g", group, "--enable-rbac-authorization", "false")
+    assert made["properties"]["provisioningState"] == "Succeeded"
+    return name
+
+
+def test_accounts(az: Az) -> None:
+    assert az("account", "show")["tenantId"] == az.tenant
+    assert [a["state"] for a in az("account", "list")] == ["Enabled"]
+    assert az("account", "get-access-token", "--resource", "https://vault.azure.net")["accessToken"]
+    assert "East US" in [place["displayName"] for place in az("account", "list-locations")]
+    assert az("provider", "show", "-n", "Microsoft.KeyVault")["registrationState"] == "Registered"
+    az("provider", "register", "-n", "Microsoft.KeyVault")
+
+
+def test_groups(az: Az) -> None:
+    name = unique("Rg_(x).")
+    name += "y"
+    made = az("group", "create", "-n", name, "-l", "East US", "--tags", "a=b", "c=")
+    assert (made["location"], made["tags"], made["properties"]["provisioningState"]) == (
+        "eastus",
+        {"a": "b", "c": ""},
+        "Succeeded",
+    )
+    assert az("group", "show", "-n", name.upper())["name"] == name
+    assert az("group", "exists", "-n", name) is True
+    assert name in [g["name"] for g in az("group", "list")]
+    assert az("group", "update", "-n", name, "--set", "tags.d=e")["tags"]["d"] == "e"
+    az.refused(1, "InvalidResourceGroupLocation", "group", "create", "-n", name, "-l", "westus")
+    az("group", "delete", "-n", name, "-y")
+    assert az("group", "exists", "-n", name) is False
+    az.refused(3, "ResourceGroupNotFound", "group", "show", "-n", name)
+    az.refused(1, "InvalidResourceGroup", "group", "create", "-n", "a%b", "-l", "eastus")
+
+
+def test_the_quickstart_from_beginning_to_end(az: Az) -> None:
+    """The commands of the quickstart; `az group delete` asks on a terminal."""
+    group, vault = unique("quick-"), unique("quick-")
+    az("group", "create", "--name", group, "--location", "eastus")
+    az("keyvault", "create", "--name", vault, "--resource-group", group, "--enable-rbac-authorization", "false")
+    policy = ["--secret-permissions", "delete", "get", "list", "set", "--key-permissions", "create", "get", "delete"]
+    az("keyvault", "set-policy", "--name", vault, "--spn", az.application, *policy)
+    az("keyvault", "key", "create", "--vault-name", vault, "--name", "k")
+    assert az("keyvault", "key", "show", "--vault-name", vault, "--name", "k")["key"]["kty"] == "RSA"
+    az("keyvault", "key", "delete", "--vault-name", vault, "--name", "k")
+    az.refused(3, "KeyNotFound", "keyvault", "key", "show", "--vault-name", vault, "--name", "k")
+    # A terminal that says yes.
+    leader, follower = pty.openpty()
+    command = [harness.binary(), "exec", "--data-dir", str(az.dev.directory), "--", str(AZ)]
+    asked = subprocess.Popen(
+        [*command, "group", "delete", "--resource-group", group],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        env=harness.clean_environment(),
+    )
+    os.close(follower)
+    os.write(leader, b"y\n")
+    assert asked.wait(120) == 0
+    os.close(leader)
+    assert az("group", "exists", "-n", group) is False
+    assert vault in [v["name"] for v in az("keyvault", "list-deleted", "--resource-type", "vault")]
+    az.refused(1, "VaultNotFound", "keyvault", "secret", "list", "--vault-name", vault)
+    az("group", "create", "--name", group, "--location", "eastus")
+    az("keyvault", "recover", "-n", vault)
+    assert len(az("keyvault", "show", "-n", vault)["properties"]["accessPolicies"]) == 1
+
+
+def test_vaults(az: Az, group: str, vault: str) -> None:
+    shown = az("keyvault", "show", "-n", vault)
+    assert shown["properties"]["vaultUri"] == f"https://{vault}.vault.azure.net/"
+    assert shown["properties"]["accessPolicies"][0]["permissions"]["keys"] == ["all"]
+    assert vault in [v["name"] for v in az("keyvault", "list")]
+    assert vault in [v["name"] for v in az("keyvault", "list", "-g", group)]
+    assert vault in [v["name"] for v in az("resource", "list", "--resource-type", "Microsoft.KeyVault/vaults")]
+    updated = az("keyvault", "update", "-n", vault, "--enabled-for-deployment", "true", "--retention-days", "90")
+    assert updated["properties"]["enabledForDeployment"] is True
+    az.refused(1, "softDeleteRetentionInDays", "keyvault", "update", "-n", vault, "--retention-days", "10")
+    az.refused(1, "already exists", "keyvault", "create", "-n", vault, "-g", group)
+    az.refused(1, "VaultNameNotValid", "keyvault", "create", "-n", "a_b", "-g", group)
+    az.refused(3, "ResourceGroupNotFound", "keyvault", "create", "-n", unique("kv-"), "-g", "none", "-l", "eastus")
+    az("keyvault", "wait", "-n", vault, "--created")
+
+    az("keyvault", "secret", "set", "--vault-name", vault, "-n", "s", "--value", "kept")
+    az("keyvault", "delete", "-n", vault)
+    az.refused(3, "VaultNotFound", "keyvault", "secret", "show", "--vault-name", vault, "-n", "s")
+    az.refused(1, "ConflictError", "keyvault", "create", "-n", vault, "-g", group)
+    shown = az("keyvault", "show-deleted", "-n", vault)
+    assert shown["properties"]["vaultId"].endswith(f"/{vault}")
+    az("keyvault", "recover", "-n", vault)
+    assert az("keyvault", "secret", "show", "--vault-name", vault, "-n", "s")["value"] == "kept"
+    az("keyvault", "delete", "-n", vault)
+    az("keyvault", "purge", "-n", vault)
+    assert vault not in [v["name"] for v in az("keyvault", "list-deleted", "--resource-type", "vault")]
+    az("keyvault", "create", "-n", vault, "-g", group, "--enable-rbac-authorization", "false")
+    az.refused(3, "SecretNotFound", "keyvault", "secret", "show", "--vault-name", vault, "-n", "s")
+
+
+def test_purge_protection(az: Az, group: str) -> None:
+    name = unique("kv-")
+    az("keyvault", "create", "-n", name, "-g", group, "--enable-purge-protection", "true", "--retention-days", "7")
+    az("keyvault", "delete", "-n", name)
+    az.refused(1, "DeletedVaultPurge", "keyvault", "purge", "-n", name)
+    assert az("keyvault", "show-deleted", "-n", name)["properties"]["purgeProtectionEnabled"] is True
+
+
+def test_policies(az: Az, vault: str) -> None:
+    other = "11111111-2222-3333-4444-555555555555"
+    made = az("keyvault", "set-policy", "-n", vault, "--object-id", other, "--key-permissions", "get", "purge", "all")
+    entry = next(e for e in made["properties"]["accessPolicies"] if e["objectId"] == other)
+    assert entry["permissions"]["keys"] == ["all", "purge"]
+    made = az("keyvault", "delete-policy", "-n", vault, "--object-id", other)
+    assert other not in [e["objectId"] for e in made["properties"]["accessPolicies"]]
+    az("keyvault", "set-policy", "-n", vault, "--spn", az.application, "--secret-permissions", "list")
+    az.refused(
+        1, "secrets set permission", "keyvault", "secret", "set", "--vault-name", vault, "-n", "s", "--value", "x"
+    )
+    az.refused(
+        1, "Unable to get object id", "keyvault", "set-policy", "-n", vault, "--spn", other, "--key-permissions", "get"
+    )
+    az.refused(
+        1,
+        "Unable to get object id",
+        "keyvault",
+        "set-policy",
+        "-n",
+        vault,
+        "--upn",
+        "a@b.c",
+        "--key-permissions",
+        "get",
+    )
+
+
+def test_network_rules(az: Az, vault: str) -> None:
+    secret = ("keyvault", "secret", "set", "--vault-name", vault, "-n", "s", "--value", "x")
+    az("keyvault", "network-rule", "add", "-n", vault, "--ip-address", "10.0.0.0/8")
+    az("keyvault", "update", "-n", vault, "--default-action", "Deny")
+    az.refused(1, "Client address is not authorized", *secret)
+    made = az("keyvault", "network-rule", "add", "-n", vault, "--ip-address", "127.0.0.0/30")
+    assert [r["value"] for r in made["properties"]["networkAcls"]["ipRules"]] == ["10.0.0.0/8", "127.0.0.0/30"]
+    az(*secret)
+    az("keyvault", "network-rule", "remove", "-n", vault, "--ip-address", "127.0.0.0/30")
+    assert len(az("keyvault", "network-rule", "list", "-n", vault)["ipRules"]) == 1
+    az.refused(1, "Client address is not authorized", *secret)
+    az("keyvault", "update", "-n", vault, "--default-action", "Allow", "--public-network-access", "Disabled")
+    az.refused(1, "Public network access is disabled", *secret)
+    az("keyvault", "update", "-n", vault, "--public-network-access", "Enabled")
+    az(*secret)
+
+
+def test_roles(az: Az, group: str, tmp_path: Path) -> None:
+    vault = unique("kv-")
+    # Current az asks for roles unless told otherwise.
+    made = az("keyvault", "create", "-n", vault, "-g", group)
+    assert made["properties"]["enableRbacAuthorization"] is True
+    az.refused(
+        1,
+        "--enable-rbac-authorization",
+        "keyvault",
+        "set-policy",
+        "-n",
+        vault,
+        "--spn",
+        az.application,
+        "--key-permissions",
+        "get",
+    )
+    scope = made["id"]
+    secret = ("keyvault", "secret", "set", "--vault-name", vault, "-n", "s", "--value", "x")
+    az.refused(1, "Microsoft.KeyVault/vaults/secrets/setSecret/action", *secret)
+    role = ("--role", "Key Vault Secrets Officer", "--assignee", az.application, "--scope", scope)
+    az("role", "assignment", "create", *role)
+    az(*secret)
+    listed = az("role", "assignment", "list", "--scope", scope)
+    assert [(a["roleDefinitionName"], a["principalName"]) for a in listed] == [
+        ("Key Vault Secrets Officer", az.application)
+    ]
+    az("role", "assignment", "delete", *role)
+    az.refused(1, "setSecret", *secret)
+    one = ("--role", "Key Vault Secrets User", "--assignee", az.application, "--scope", f"{scope}/secrets/one")
+    az("role", "assignment", "create", *one)
+    az.refused(1, "getSecret", "keyvault", "secret", "show", "--vault-name", vault, "-n", "s")
+    az.refused(3, "SecretNotFound", "keyvault", "secret", "show", "--vault-name", vault, "-n", "one")
+
+    definition = {
+        "Name": unique("Custom "),
+        "IsCustom": True,
+        "Description": "d",
+        "Actions": [],
+        "NotActions": [],
+        "DataActions": ["Microsoft.KeyVault/vaults/secrets/*"],
+        "NotDataActions": ["Microsoft.KeyVault/vaults/secrets/delete"],
+        "AssignableScopes": [f"/subscriptions/{az.subscription}"],
+    }
+    path = tmp_path / "role.json"
+    path.write_text(json.dumps(definition))
+    az("role", "definition", "create", "--role-definition", f"@{path}")
+    custom = ("--role", definition["Name"], "--assignee", az.application, "--scope", scope)
+    az("role", "assignment", "create", *custom)
+    az(*secret)
+    az.refused(1, "secrets/delete", "keyvault", "secret", "delete", "--vault-name", vault, "-n", "s")
+    az.refused(1, "RoleDefinitionHasAssignments", "role", "definition", "delete", "-n", definition["Name"])
+    az("role", "assignment", "delete", *custom)
+    az("role", "definition", "delete", "-n", definition["Name"])
+    assert (
+        az("role", "definition", "list", "-n", "Key Vault Reader")[0]["name"] == "21090545-7ca7-4776-b22c-e363652d74d2"
+    )
+
+
+def test_the_directory(az: Az, vault: str, tmp_path: Path) -> None:
+    assert az("ad", "sp", "show", "--id", az.application)["appId"] == az.application
+    az.refused(1, "/me request is only valid with delegated", "ad", "signed-in-user", "show")
+    name = unique("robot-")
+    scope = f"/subscriptions/{az.subscription}"
+    made = az("ad", "sp", "create-for-rbac", "--name", name, "--role", "Reader", "--scopes", scope)
+    assert [sp["appId"] for sp in az("ad", "sp", "list", "--display-name", name)] == [made["appId"]]
+    assert made["appId"] in [app["appId"] for app in az("ad", "app", "list", "--all")]
+
+    own = {"AZURE_CONFIG_DIR": str(tmp_path / "az")}
+    az.login(made["appId"], made["password"], own)
+    assert vault in [v["name"] for v in az("keyvault", "list", env=own)]
+    az.refused(1, "AuthorizationFailed", "group", "create", "-n", "x", "-l", "eastus", env=own)
+    az.refused(
+        1,
+        "AuthorizationFailed",
+        "keyvault",
+        "set-policy",
+        "-n",
+        vault,
+        "--spn",
+        made["appId"],
+        "--secret-permissions",
+        "get",
+        env=own,
+    )
+    az.refused(1, "secrets list permission", "keyvault", "secret", "list", "--vault-name", vault, env=own)
+    az("keyvault", "set-policy", "-n", vault, "--spn", made["appId"], "--secret-permissions", "list")
+    assert az("keyvault", "secret", "list", "--vault-name", vault, env=own) == []
+
+    reset = az("ad", "sp", "credential", "reset", "--id", made["appId"])
+    az.refused(
+        1,
+        "AADSTS7000215",
+        "login",
+        "--service-principal",
+        "-u",
+        made["appId"],
+        "-p",
+        made["password"],
+        "--tenant",
+        az.tenant,
+        env={"AZURE_CONFIG_DIR": str(tmp_path / "b")},
+    )
+    az.login(reset["appId"], reset["password"], {"AZURE_CONFIG_DIR": str(tmp_path / "c")})
+    az("ad", "sp", "delete", "--id", made["appId"])
+    az.refused(
+        1,
+        "AADSTS700016",
+        "login",
+        "--service-principal",
+        "-u",
+        made["appId"],
+        "-p",
+        reset["password"],
+        "--tenant",
+        az.tenant,
+        env={"AZURE_CONFIG_DIR": str(tmp_path / "d")},
+    )
+
+
+def test_what_is_not_there_says_so(az: Az) -> None:
+    assert az("keyvault", "check-name", "-n", "abc")["nameAvailable"] is False
+    assert az("keyvault", "list", "--resource-type", "hsm") == []
+    assert az("keyvault", "private-link-resource", "list", "--vault-name", "demo") == []
+    az.refused(3, "was not found", "keyvault", "show", "-g", "claviger", "-n", "none")
