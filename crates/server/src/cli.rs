@@ -56,6 +56,10 @@ pub(crate) struct DevArgs {
     /// A vault to make; may be repeated [default: demo].
     #[arg(long = "vault", value_name = "NAME")]
     pub(crate) vaults: Vec<String>,
+    /// Give new vaults access policies although role-based access is asked for: az 2.61 and later ask for that, and
+    /// then refuse `az keyvault set-policy`. The other way is `--enable-rbac-authorization false`.
+    #[arg(long)]
+    pub(crate) policies_where_rbac_is_asked: bool,
     /// Believe an attestation authority about environments that keys are released to, by a file with its signing keys
     /// (JWKS); may be repeated.
     #[arg(long = "attestation-authority", value_name = "URL=FILE", value_parser = config::AuthorityFile::parse)]

@@ -78,6 +78,8 @@ pub(crate) struct ApiSection {
     pub(crate) workers: usize,
     /// Connections at once, on all threads together.
     pub(crate) max_connections: usize,
+    /// Whether new vaults get access policies although roles are asked for; equal on all nodes.
+    pub(crate) policies_where_rbac_is_asked: bool,
 }
 
 /// `[peer]`
@@ -426,6 +428,14 @@ const FIELDS: &[Field] = &[
         "Client connections at once, 1 to 1000000; further ones wait. Each is an open file: keep the process's limit\n\
          (LimitNOFILE) above it by 4096.",
     ),
+    field(
+        "api.policies_where_rbac_is_asked",
+        Need::Default,
+        Scope::Cluster,
+        "false",
+        "Whether a new vault gets access policies although role-based access is asked for. az asks for that from 2.61\n\
+         on, and then refuses `az keyvault set-policy`; the other way is `--enable-rbac-authorization false`.",
+    ),
     field("peer.listen", Need::Default, Scope::Node, "\"0.0.0.0:8444\"", "Address and port to listen on."),
     field(
         "peer.advertise",
@@ -740,6 +750,7 @@ impl<'a> Reader<'a> {
         let key = self.path("api.key");
         let workers = self.size("api.workers", 0..=1024);
         let max_connections = self.size("api.max_connections", 1..=1_000_000);
+        let policies_where_rbac_is_asked = self.flag("api.policies_where_rbac_is_asked");
         Some(ApiSection {
             listen: listen?,
             domain: domain?,
@@ -748,6 +759,7 @@ impl<'a> Reader<'a> {
             key: key?,
             workers: workers?,
             max_connections: max_connections?,
+            policies_where_rbac_is_asked: policies_where_rbac_is_asked?,
         })
     }
 
@@ -783,11 +795,13 @@ impl<'a> Reader<'a> {
         })
     }
 
+    fn flag(&mut self, path: &'static str) -> Option<bool> {
+        self.read(path, |value| value.as_bool().ok_or_else(|| format!("not true or false: {}", shown(value))))
+    }
+
     fn admin(&mut self) -> Option<AdminSection> {
         let listen = self.address("admin.listen");
-        let allow_remote = self.read("admin.allow_remote", |value| {
-            value.as_bool().ok_or_else(|| format!("not true or false: {}", shown(value)))
-        });
+        let allow_remote = self.flag("admin.allow_remote");
         let (listen, allow_remote) = (listen?, allow_remote?);
         if !listen.ip().is_loopback() && !allow_remote {
             self.problem("admin.listen", format!("not loopback, and admin.allow_remote is not true: `{listen}`"));

@@ -220,7 +220,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
         hsm_in_software: true,
         authorities: authorities(&args.authorities)?,
         clock,
-        policies_where_rbac_is_asked: false,
+        policies_where_rbac_is_asked: args.policies_where_rbac_is_asked,
     };
     let service = Arc::new(Service::new(node.clone(), sealer, default_provider(), config));
     if !node.is_initialized().await.context("cannot start the node")? {

@@ -95,7 +95,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         hsm_in_software: false,
         authorities: authorities(&config.attestation.authorities)?,
         clock: Clock::default(),
-        policies_where_rbac_is_asked: false,
+        policies_where_rbac_is_asked: config.api.policies_where_rbac_is_asked,
     };
     let service =
         Arc::new(Service::new(node.clone(), Sealer::new(world.id, world.key), default_provider(), service_config));

@@ -186,6 +186,7 @@ impl<K: Kv> Apply<'_, K> {
             Command::PutSubscription(c) => self.put_subscription(c),
             Command::AddClientSecret(c) => self.add_client_secret(c),
             Command::RemoveClientSecret(c) => self.remove_client_secret(c),
+            Command::SetCertificates(c) => self.set_certificates(c),
             Command::DeleteApplication(c) => self.delete_application(c),
             Command::PutUser(c) => self.put_user(c),
             Command::PutGroup(c) => self.put_group(c),
@@ -328,7 +329,7 @@ impl<K: Kv> Apply<'_, K> {
         vault: Id128,
         kind: Kind,
     ) -> Result<Option<(Head, ObjectVersion)>, ApplyError> {
-        if kind != Kind::Key || read::vault(self.kv, vault)?.is_none() {
+        if kind != Kind::Key || read::live_vault(self.kv, vault)?.is_none() {
             return Ok(None);
         }
         let Some(head) = read::head(self.kv, vault, kind, folded)? else { return Ok(None) };

@@ -4,19 +4,20 @@ use crate::apply::{put, refuse, Apply, ApplyError, Step, PURGE_ROWS_MAX};
 use crate::keys;
 use crate::kv::{Kv, Table};
 use crate::read;
-use crate::records::{Application, DeletedHead, Group, ResourceGroup, RoleAssignment, User, Vault, FORMAT};
+use crate::records::{Application, DeletedHead, Group, Head, ResourceGroup, RoleAssignment, User, Vault, FORMAT};
+use crate::rotation;
 use claviger_types::codec;
 use claviger_types::command::{
     AddClientSecret, CreateVault, DeleteApplication, DeleteResourceGroup, DeleteRoleAssignment, DeleteRoleDefinition,
     PutApplication, PutGroup, PutResourceGroup, PutRoleAssignment, PutRoleDefinition, PutUser, RemoveClientSecret,
-    SetMember, SetPolicies, UpdateVault, VaultRef,
+    SetCertificates, SetMember, SetPolicies, UpdateVault, VaultRef,
 };
-use claviger_types::name::Id128;
+use claviger_types::name::{Id128, Kind};
 use claviger_types::outcome::{Deletion, Outcome, Refusal};
 use claviger_types::permission::AccessPolicy;
 use claviger_types::role::Scope;
 
-/// Client secrets of one application: more are a mistake of some script.
+/// Client secrets of one application, and certificates: more are a mistake of some script.
 const SECRETS_MAX: usize = 100;
 
 impl<K: Kv> Apply<'_, K> {
@@ -147,28 +148,39 @@ impl<K: Kv> Apply<'_, K> {
         Ok(Outcome::Done)
     }
 
-    /// One step: at most [`PURGE_ROWS_MAX`] rows of each table.
+    /// One step: at most [`PURGE_ROWS_MAX`] rows of each table. Heads go first, for what falls due with them is found by
+    /// them and by their newest versions.
     pub(crate) fn erase_vault(&mut self, c: VaultRef) -> Step {
         if self.kv.get(Table::Resources, &keys::erasure(c.vault))?.is_none() {
             return refuse(Refusal::VaultNotFound);
         }
         put(self.kv, Table::Meta, keys::PURGED.to_vec(), &self.index)?;
         let (prefix, end) = (c.vault.0, keys::after(&c.vault.0));
-        let mut done = true;
-        for table in [Table::Material, Table::Versions, Table::Deleted, Table::Objects] {
+        for table in [Table::Objects, Table::Deleted, Table::Versions, Table::Material] {
             let rows = self.kv.scan(table, &prefix, &end, PURGE_ROWS_MAX)?;
-            done &= rows.len() < PURGE_ROWS_MAX;
+            let last = rows.len() < PURGE_ROWS_MAX;
             for (key, value) in rows {
-                if table == Table::Deleted {
-                    let found: DeletedHead = codec::from_versioned(FORMAT, &value)?;
-                    self.kv.delete(Table::Due, keys::due(found.deletion.purge, &key));
+                match table {
+                    Table::Objects => {
+                        let head: Head = codec::from_versioned(FORMAT, &value)?;
+                        // Rows of other kinds are not there, so that it does not matter what the object is.
+                        rotation::unschedule(self.kv, c.vault, Kind::Key, &head.name.folded())?;
+                        self.kv.delete(Table::Rotation, keys::notified(&key));
+                    }
+                    Table::Deleted => {
+                        let found: DeletedHead = codec::from_versioned(FORMAT, &value)?;
+                        self.kv.delete(Table::Due, keys::due(found.deletion.purge, &key));
+                        self.kv.delete(Table::Rotation, keys::notified(&key));
+                    }
+                    _ => {}
                 }
                 self.kv.delete(table, key);
             }
+            if !last {
+                return Ok(Outcome::Done);
+            }
         }
-        if done {
-            self.kv.delete(Table::Resources, keys::erasure(c.vault));
-        }
+        self.kv.delete(Table::Resources, keys::erasure(c.vault));
         Ok(Outcome::Done)
     }
 
@@ -298,6 +310,7 @@ impl<K: Kv> Apply<'_, K> {
                 has_principal: c.has_principal,
                 display_name: c.display_name,
                 secrets: Vec::new(),
+                certificates: Vec::new(),
                 created: self.now,
             },
         };
@@ -326,6 +339,18 @@ impl<K: Kv> Apply<'_, K> {
             return refuse(Refusal::PrincipalNotFound);
         };
         application.secrets.retain(|secret| secret.id != c.id);
+        put(self.kv, Table::Identity, keys::application(c.app), &application)?;
+        Ok(Outcome::Done)
+    }
+
+    pub(crate) fn set_certificates(&mut self, c: SetCertificates) -> Step {
+        let Some(mut application) = self.application(c.tenant, c.app)? else {
+            return refuse(Refusal::PrincipalNotFound);
+        };
+        if c.certificates.len() > SECRETS_MAX {
+            return refuse(Refusal::TooMany);
+        }
+        application.certificates = c.certificates;
         put(self.kv, Table::Identity, keys::application(c.app), &application)?;
         Ok(Outcome::Done)
     }

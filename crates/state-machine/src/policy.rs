@@ -114,6 +114,7 @@ pub fn required_permission(command: &Command) -> Required<'_> {
         Command::PutApplication(c) => Required::Directory(c.tenant),
         Command::AddClientSecret(c) => Required::Directory(c.tenant),
         Command::RemoveClientSecret(c) => Required::Directory(c.tenant),
+        Command::SetCertificates(c) => Required::Directory(c.tenant),
         Command::DeleteApplication(c) => Required::Directory(c.tenant),
         Command::PutUser(c) => Required::Directory(c.tenant),
         Command::PutGroup(c) => Required::Directory(c.tenant),

@@ -1,7 +1,7 @@
 //! The stored rows. Each is written with [`FORMAT`] in front; golden bytes in the tests guard every one.
 
 use claviger_types::alg::PublicKey;
-use claviger_types::command::{ClientSecret, PrincipalKind, RotationPolicy, Tags};
+use claviger_types::command::{ClientCertificate, ClientSecret, PrincipalKind, RotationPolicy, Tags};
 use claviger_types::name::{Id128, Kind, ObjectName, VaultName};
 use claviger_types::outcome::{Deletion, Outcome};
 use claviger_types::role::Scope;
@@ -143,6 +143,8 @@ pub struct Application {
     pub display_name: String,
     /// Client secrets, oldest first.
     pub secrets: Vec<ClientSecret>,
+    /// Certificates that its assertions are signed with.
+    pub certificates: Vec<ClientCertificate>,
     /// When it was created, in seconds.
     pub created: u64,
 }

@@ -581,6 +581,18 @@ fn golden_bytes() {
             },
         }),
         Command::RemoveClientSecret(RemoveClientSecret { tenant: TENANT, app: id(1), id: id(4) }),
+        Command::SetCertificates(SetCertificates {
+            tenant: TENANT,
+            app: id(1),
+            certificates: vec![ClientCertificate {
+                id: id(8),
+                der: vec![0x30],
+                public: PublicKey::Rsa { n: vec![3; 4], e: vec![1, 0, 1] },
+                display_name: "c".into(),
+                start: 1,
+                end: 2,
+            }],
+        }),
         Command::DeleteApplication(DeleteApplication { tenant: TENANT, app: id(1) }),
         Command::PutUser(PutUser { tenant: TENANT, oid: BOB, upn: "b@a.test".into(), display_name: "B".into() }),
         Command::PutGroup(PutGroup { tenant: TENANT, oid: id(5), display_name: "G".into() }),
@@ -704,7 +716,15 @@ fn a_deleted_vault_is_out_of_reach_and_comes_back_whole() {
 fn a_purged_vault_leaves_nothing_behind() {
     let mut w = World::new();
     let clean = |kv: &MemKv| {
-        let left = [Table::Objects, Table::Deleted, Table::Due, Table::Versions, Table::Material, Table::Policies];
+        let left = [
+            Table::Objects,
+            Table::Deleted,
+            Table::Due,
+            Table::Versions,
+            Table::Material,
+            Table::Policies,
+            Table::Rotation,
+        ];
         left.iter().all(|table| kv.scan(*table, &[], &[0xff; 64], 9).unwrap().is_empty())
     };
     for n in 0..1_100u64 {
@@ -734,7 +754,7 @@ fn a_purged_vault_leaves_nothing_behind() {
         assert_eq!(w.system(Command::EraseVault(vault.clone())), Outcome::Done);
         steps += 1;
     }
-    assert_eq!(steps, 2);
+    assert_eq!(steps, 4);
     assert!(clean(&w.kv));
     assert!(read::vaults_due(&w.kv, u64::MAX - 1, 9).unwrap().is_empty());
     assert_eq!(w.system(create_vault(id(1), "demo")), Outcome::Done);

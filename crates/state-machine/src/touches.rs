@@ -29,6 +29,7 @@ pub fn touches(command: &Command) -> Vec<ConflictKey> {
         | Command::PutSubscription(_)
         | Command::AddClientSecret(_)
         | Command::RemoveClientSecret(_)
+        | Command::SetCertificates(_)
         | Command::DeleteApplication(_)
         | Command::PutUser(_)
         | Command::PutGroup(_)

@@ -363,6 +363,34 @@ pub struct RemoveClientSecret {
     pub id: Id128,
 }
 
+/// A certificate whose key signs assertions for an application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientCertificate {
+    /// `keyId`.
+    pub id: Id128,
+    /// The certificate, DER.
+    pub der: Vec<u8>,
+    /// Its public key.
+    pub public: PublicKey,
+    /// For people.
+    pub display_name: String,
+    /// Valid from, in seconds.
+    pub start: u64,
+    /// Valid until, in seconds.
+    pub end: u64,
+}
+
+/// Replaces the certificates of an application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetCertificates {
+    /// Tenant of the application.
+    pub tenant: Id128,
+    /// The application.
+    pub app: Id128,
+    /// All that it has from now on.
+    pub certificates: Vec<ClientCertificate>,
+}
+
 /// Removes an application with its service principal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeleteApplication {
@@ -605,6 +633,8 @@ commands! {
     PutGroup(PutGroup) = 34 v 1,
     /// See [`SetMember`].
     SetMember(SetMember) = 35 v 1,
+    /// See [`SetCertificates`].
+    SetCertificates(SetCertificates) = 36 v 1,
     /// See [`UpdateVault`].
     UpdateVault(UpdateVault) = 40 v 1,
     /// Soft-deletes a vault with everything in it.

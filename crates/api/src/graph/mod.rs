@@ -4,23 +4,27 @@
 
 use crate::domain::{Origin, Resource};
 use crate::http::read_body;
+use crate::identity::certificate_key;
 use crate::management::{add_headers, authenticate, filter, segments, ArmError};
 use crate::service::{fresh_id, fresh_secret, Service};
 use crate::tokens::Principal;
 use actix_web::http::StatusCode;
 use actix_web::{web, HttpRequest, HttpResponse};
+use base64::engine::general_purpose::STANDARD;
+use base64::Engine;
 use claviger_crypto::password;
 use claviger_node::View;
 use claviger_state_machine::records::{Application, Group, User};
 use claviger_state_machine::{read, ApplyError};
 use claviger_types::command::{
-    Actor, AddClientSecret, ClientSecret, Command, DeleteApplication, PutApplication, PutGroup, RemoveClientSecret,
-    SetMember,
+    Actor, AddClientSecret, ClientCertificate, ClientSecret, Command, DeleteApplication, PutApplication, PutGroup,
+    RemoveClientSecret, SetCertificates, SetMember,
 };
 use claviger_types::duration::{parse_rfc3339, rfc3339};
 use claviger_types::name::Id128;
 use claviger_types::outcome::{Outcome, Refusal};
 use serde_json::{json, Value};
+use sha1::{Digest, Sha1};
 use std::sync::Arc;
 
 /// Largest body: an application with a certificate is a few kilobytes.
@@ -119,6 +123,56 @@ fn render_secret(secret: &ClientSecret, text: Option<&str>) -> Value {
     })
 }
 
+fn render_certificate(found: &ClientCertificate) -> Value {
+    let thumbprint = Sha1::digest(&found.der).iter().map(|byte| format!("{byte:02X}")).collect::<String>();
+    json!({
+        "keyId": found.id.guid(),
+        "displayName": found.display_name,
+        "customKeyIdentifier": thumbprint,
+        "type": "AsymmetricX509Cert",
+        "usage": "Verify",
+        "startDateTime": rfc3339(found.start),
+        "endDateTime": rfc3339(found.end),
+        "key": null,
+    })
+}
+
+/// A certificate out of `keyCredentials`, with its key as base64 of DER, which may have line breaks.
+fn certificate(entry: &Value) -> Result<ClientCertificate> {
+    let wrong = || bad("Key credential is invalid: it must be an X.509 certificate with an RSA key, in base64.");
+    let text: String = entry["key"].as_str().unwrap_or_default().split_whitespace().collect();
+    let der = STANDARD.decode(text).map_err(|_| wrong())?;
+    let (public, start, end) = certificate_key(&der).ok_or_else(wrong)?;
+    let time = |name: &str| entry[name].as_str().and_then(parse_rfc3339);
+    Ok(ClientCertificate {
+        id: match entry["keyId"].as_str().and_then(|id| Id128::parse_guid(id).ok()) {
+            Some(id) => id,
+            None => fresh_id()?,
+        },
+        der,
+        public,
+        display_name: entry["displayName"].as_str().unwrap_or_default().to_owned(),
+        // Never longer than the certificate itself.
+        start: time("startDateTime").map_or(start, |asked| asked.max(start)),
+        end: time("endDateTime").map_or(end, |asked| asked.min(end)),
+    })
+}
+
+/// The certificates that a list asks for: those with a key are new, those without stay as they are.
+fn certificates(list: &Value, old: &[ClientCertificate]) -> Result<Vec<ClientCertificate>> {
+    let entries = list.as_array().ok_or_else(|| bad("'keyCredentials' is no list."))?;
+    entries
+        .iter()
+        .map(|entry| {
+            let id = entry["keyId"].as_str().and_then(|id| Id128::parse_guid(id).ok());
+            match old.iter().find(|known| Some(known.id) == id) {
+                Some(known) if entry["key"].is_null() => Ok(known.clone()),
+                _ => certificate(entry),
+            }
+        })
+        .collect()
+}
+
 fn render_application(found: &Application) -> Value {
     json!({
         "id": found.object.guid(),
@@ -127,7 +181,7 @@ fn render_application(found: &Application) -> Value {
         "createdDateTime": rfc3339(found.created),
         "signInAudience": "AzureADMyOrg",
         "identifierUris": [],
-        "keyCredentials": [],
+        "keyCredentials": found.certificates.iter().map(render_certificate).collect::<Vec<_>>(),
         "passwordCredentials": found.secrets.iter().map(|secret| render_secret(secret, None)).collect::<Vec<_>>(),
     })
 }
@@ -314,8 +368,15 @@ impl Graph<'_> {
             ("GET", ["applications", id]) => Ok((200, Some(render_application(&self.application(id)?)))),
             ("PATCH", ["applications", id]) => {
                 let found = self.application(id)?;
-                let name = self.json()?["displayName"].as_str().unwrap_or(&found.display_name).to_owned();
-                self.propose(put(&found, name, found.has_principal)).await?;
+                let body = self.json()?;
+                if let Some(name) = body["displayName"].as_str() {
+                    self.propose(put(&found, name.to_owned(), found.has_principal)).await?;
+                }
+                if !body["keyCredentials"].is_null() {
+                    let certificates = certificates(&body["keyCredentials"], &found.certificates)?;
+                    let set = SetCertificates { tenant, app: found.app, certificates };
+                    self.propose(Command::SetCertificates(set)).await?;
+                }
                 Ok((204, None))
             }
             ("DELETE", ["applications", id]) => {
@@ -427,10 +488,10 @@ impl Graph<'_> {
         if name.is_empty() {
             return Err(bad("A value is required for property 'displayName' of resource 'Application'."));
         }
-        if body["keyCredentials"].as_array().is_some_and(|keys| !keys.is_empty()) {
-            let text = "Certificates of applications are not there in this release of Claviger; use a password.";
-            return Err(ArmError::new(501, "NotImplemented", text));
-        }
+        let certificates = match &body["keyCredentials"] {
+            Value::Null => Vec::new(),
+            list => certificates(list, &[])?,
+        };
         let made = PutApplication {
             tenant: self.principal.tenant,
             app: fresh_id()?,
@@ -439,8 +500,11 @@ impl Graph<'_> {
             has_principal: false,
             display_name: name.to_owned(),
         };
-        let object = made.object.guid();
+        let (object, tenant, app) = (made.object.guid(), made.tenant, made.app);
         self.propose(Command::PutApplication(made)).await?;
+        if !certificates.is_empty() {
+            self.propose(Command::SetCertificates(SetCertificates { tenant, app, certificates })).await?;
+        }
         Ok((201, Some(render_application(&self.application(&object)?))))
     }
 

@@ -1,9 +1,11 @@
 //! The built-in token service: discovery, keys, tokens (identity contract sections 2 to 4).
 
+mod assertion;
 mod credentials;
 mod discovery;
 mod token;
 
+pub(crate) use assertion::certificate_key;
 pub(crate) use credentials::Credentials;
 
 use crate::domain::Origin;

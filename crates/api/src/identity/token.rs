@@ -1,7 +1,7 @@
-//! The token endpoint (identity contract sections 3 and 4): client credentials with a secret.
+//! The token endpoint (identity contract sections 3 and 4): client credentials with a secret or a signed assertion.
 
 use super::credentials::Checked;
-use super::{tenant_of, IdentityError, TenantRef};
+use super::{assertion, tenant_of, IdentityError, TenantRef};
 use crate::call::query_parameter;
 use crate::domain::Origin;
 use crate::service::{fresh_id, Service};
@@ -63,17 +63,21 @@ pub(super) async fn issue(
         return Err(IdentityError::new(400, "invalid_resource", 500_011, text));
     }
     let application = application(service, &client, tenant.tenant)?;
-    let secret = form.get("client_secret").map(Zeroizing::new).or(basic_secret);
-    let Some(secret) = secret else {
-        if form.get("client_assertion").is_some() {
-            let text = "Client assertions are not there yet in this release of Claviger.";
+    if let Some(assertion) = form.get("client_assertion") {
+        if form.get("client_assertion_type").as_deref() != Some(assertion::TYPE) {
+            let text = format!("The 'client_assertion_type' must be '{}'.", assertion::TYPE);
             return Err(IdentityError::new(401, "invalid_client", 700_027, text));
         }
+        assertion::check(service, origin, &application, &assertion, service.now_ms() / 1000)?;
+        return answer(service, origin, &application, &audience, v1, "2");
+    }
+    let secret = form.get("client_secret").map(Zeroizing::new).or(basic_secret);
+    let Some(secret) = secret else {
         let text = "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.";
         return Err(IdentityError::new(401, "invalid_client", 7_000_218, text));
     };
     match service.credentials.check(&application, &secret).await {
-        Checked::Right => answer(service, origin, &application, &audience, v1),
+        Checked::Right => answer(service, origin, &application, &audience, v1, "1"),
         Checked::Wrong => {
             let text = format!(
                 "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, \
@@ -139,6 +143,7 @@ fn answer(
     application: &Application,
     audience: &str,
     v1: bool,
+    how: &str,
 ) -> Result<HttpResponse, IdentityError> {
     let now = service.now_ms() / 1000;
     let (tid, oid) = (application.tenant.guid(), application.oid.guid());
@@ -154,7 +159,7 @@ fn answer(
         "exp": expires,
         "aio": unique,
         "appid": application.app.guid(),
-        "appidacr": "1",
+        "appidacr": how,
         "idp": issuer,
         "idtyp": "app",
         "oid": oid,
