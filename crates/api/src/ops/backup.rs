@@ -3,12 +3,13 @@
 //! A blob holds every version with its material, sealed under a key that belongs to the world and the subscription, so
 //! that it opens nowhere else. Restore seals the material anew under the vault that it goes to.
 
+use super::keys::check_hsm;
 use crate::call::{Call, Reply};
 use crate::error::{from_refusal, ServiceError};
 use crate::wire::{b64, BackupJson};
 use claviger_state_machine::read::{self, BACKUP_VERSIONS_MAX};
 use claviger_types::codec;
-use claviger_types::command::{Command, ObjectRef, RestoreObject, RestoredVersion, RotationPolicy};
+use claviger_types::command::{Command, Content, ObjectRef, RestoreObject, RestoredVersion, RotationPolicy};
 use claviger_types::name::{Kind, ObjectName};
 use claviger_types::outcome::Outcome;
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,12 @@ pub(crate) async fn restore(call: &Call<'_>) -> Result<Reply, ServiceError> {
     let mut backup: BackupV1 = codec::decode(plain.expose()).map_err(|_| corrupt())?;
     if backup.kind != call.kind() || backup.versions.len() != backup.material.len() {
         return Err(corrupt());
+    }
+    // What only a premium vault may make, only a premium vault may take back.
+    for version in &backup.versions {
+        if let Content::Key { kty, .. } = &version.content {
+            check_hsm(call, *kty)?;
+        }
     }
     let folded = backup.name.folded();
     let mut blobs = Vec::with_capacity(backup.material.len());

@@ -58,7 +58,7 @@ pub(super) fn key_ops(given: Option<Vec<String>>) -> Result<Option<Vec<String>>,
     if given.len() > 1 && given.iter().any(|op| op == "import") {
         return bad("The key operation 'import' may not be mixed with others.");
     }
-    if given.len() > KEY_OPS.len() {
+    if given.iter().enumerate().any(|(i, op)| given.iter().skip(i + 1).any(|other| other == op)) {
         return bad("A key operation is named twice.");
     }
     Ok(Some(given))

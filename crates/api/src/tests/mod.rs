@@ -1,8 +1,10 @@
 //! The whole service in one process: a node on a directory of its own, and requests through the real handler.
 
+mod keys;
 mod permissions;
 mod release;
 mod rotation;
+mod rubbish;
 
 use crate::domain::Cloud;
 use crate::http::handle;
@@ -35,6 +37,7 @@ struct World {
     tenant: Id128,
     vault: Id128,
     owner: Id128,
+    app: String,
     _dir: tempfile::TempDir,
 }
 
@@ -84,6 +87,7 @@ impl World {
             tenant: Id128::parse_guid(&welcome.tenant_id).unwrap(),
             vault,
             owner: Id128::parse_guid(&welcome.object_id).unwrap(),
+            app: welcome.client_id.clone(),
             _dir: dir,
         }
     }
@@ -110,10 +114,14 @@ impl World {
 
     /// Sends bytes; answers status and body.
     async fn send_as(&self, token: &str, method: &str, path: &str, body: Vec<u8>) -> (u16, Value) {
+        self.send_to(HOST, token, method, path, body).await
+    }
+
+    async fn send_to(&self, host: &str, token: &str, method: &str, path: &str, body: Vec<u8>) -> (u16, Value) {
         let (request, mut payload) = TestRequest::default()
             .method(Method::from_bytes(method.as_bytes()).unwrap())
             .uri(&format!("/{path}?api-version={VERSION}"))
-            .insert_header(("host", HOST))
+            .insert_header(("host", host))
             .insert_header(("authorization", format!("Bearer {token}")))
             .set_payload(body)
             .to_http_parts();
