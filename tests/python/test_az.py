@@ -314,7 +314,7 @@ def test_the_directory(az: Az, vault: str, tmp_path: Path) -> None:
     az("keyvault", "set-policy", "-n", vault, "--spn", made["appId"], "--secret-permissions", "list")
     assert az("keyvault", "secret", "list", "--vault-name", vault, env=own) == []
 
-    reset = az("ad", "sp", "credential", "reset", "--id", made["appId"])
+    reset = az("ad", "app", "credential", "reset", "--id", made["appId"])
     az.refused(
         1,
         "AADSTS7000215",
