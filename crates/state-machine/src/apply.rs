@@ -328,7 +328,7 @@ impl<K: Kv> Apply<'_, K> {
         vault: Id128,
         kind: Kind,
     ) -> Result<Option<(Head, ObjectVersion)>, ApplyError> {
-        if kind != Kind::Key || read::vault(self.kv, vault)?.is_none() {
+        if kind != Kind::Key || read::live_vault(self.kv, vault)?.is_none() {
             return Ok(None);
         }
         let Some(head) = read::head(self.kv, vault, kind, folded)? else { return Ok(None) };

@@ -4,14 +4,15 @@ use crate::apply::{put, refuse, Apply, ApplyError, Step, PURGE_ROWS_MAX};
 use crate::keys;
 use crate::kv::{Kv, Table};
 use crate::read;
-use crate::records::{Application, DeletedHead, Group, ResourceGroup, RoleAssignment, User, Vault, FORMAT};
+use crate::records::{Application, DeletedHead, Group, Head, ResourceGroup, RoleAssignment, User, Vault, FORMAT};
+use crate::rotation;
 use claviger_types::codec;
 use claviger_types::command::{
     AddClientSecret, CreateVault, DeleteApplication, DeleteResourceGroup, DeleteRoleAssignment, DeleteRoleDefinition,
     PutApplication, PutGroup, PutResourceGroup, PutRoleAssignment, PutRoleDefinition, PutUser, RemoveClientSecret,
     SetMember, SetPolicies, UpdateVault, VaultRef,
 };
-use claviger_types::name::Id128;
+use claviger_types::name::{Id128, Kind};
 use claviger_types::outcome::{Deletion, Outcome, Refusal};
 use claviger_types::permission::AccessPolicy;
 use claviger_types::role::Scope;
@@ -155,13 +156,22 @@ impl<K: Kv> Apply<'_, K> {
         put(self.kv, Table::Meta, keys::PURGED.to_vec(), &self.index)?;
         let (prefix, end) = (c.vault.0, keys::after(&c.vault.0));
         let mut done = true;
-        for table in [Table::Material, Table::Versions, Table::Deleted, Table::Objects] {
+        // Heads first: what is scheduled for a key is found by its head and its newest version. The versions that a step
+        // takes belong to heads that it takes too, or that are gone already, for both come in the order of names.
+        for table in [Table::Objects, Table::Deleted, Table::Material, Table::Versions] {
             let rows = self.kv.scan(table, &prefix, &end, PURGE_ROWS_MAX)?;
             done &= rows.len() < PURGE_ROWS_MAX;
             for (key, value) in rows {
                 if table == Table::Deleted {
                     let found: DeletedHead = codec::from_versioned(FORMAT, &value)?;
                     self.kv.delete(Table::Due, keys::due(found.deletion.purge, &key));
+                }
+                if table == Table::Objects {
+                    let head: Head = codec::from_versioned(FORMAT, &value)?;
+                    rotation::unschedule(self.kv, c.vault, Kind::Key, &head.name.folded())?;
+                }
+                if matches!(table, Table::Objects | Table::Deleted) {
+                    self.kv.delete(Table::Rotation, keys::notified(&key));
                 }
                 self.kv.delete(table, key);
             }
