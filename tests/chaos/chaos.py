@@ -27,6 +27,7 @@ from workload import DIGEST, Client, Object, Workload
 HERE = Path(__file__).resolve().parent
 LIVENESS = 20.0  # seconds from the end of all faults to reads and writes through every node
 REPEATS = 5
+SHOWN = 4  # violations of each check that are printed; the history has them all
 
 
 def say(text: str) -> None:
@@ -51,7 +52,7 @@ class Run:
         self.workload = workload = Workload(cluster, arguments.seed, arguments.clients, arguments.pause / 1000)
         await workload.fetch_token()
         self.watch = watch = Watch(cluster)
-        self.nemesis = nemesis = Nemesis(cluster, watch, arguments.seed)
+        self.nemesis = nemesis = Nemesis(cluster, watch, arguments.seed, arguments.sabotage)
         watching = [asyncio.create_task(watch.run()), asyncio.create_task(nemesis.crashes())]
         clients = workload.start()
         # A calm second, so that there is something to lose.
@@ -74,7 +75,8 @@ class Run:
         """Sleeps; an error in any task ends the run at once."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            done, _ = await asyncio.wait(tasks, timeout=min(1.0, until - time.monotonic()), return_when="FIRST_EXCEPTION")
+            left = min(1.0, until - time.monotonic())
+            done, _ = await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
                 task.result()
 
@@ -86,7 +88,8 @@ class Run:
             client, probe = self.workload.client(node), Object("alpha", "secret", f"probe-{node.number}", ops=1)
             self.workload.objects.append(probe)
             while time.monotonic() - started < LIVENESS:
-                if (await client.do(probe, "set"))["result"] == "ok" and (await client.do(probe, "get"))["result"] == "ok":
+                written = await client.do(probe, "set")
+                if written["result"] == "ok" and (await client.do(probe, "get"))["result"] == "ok":
                     return time.monotonic() - started
                 await asyncio.sleep(0.1)
             self.violations.append(f"liveness: node{node.number} serves nothing {LIVENESS:.0f} s after the last fault")
@@ -199,7 +202,7 @@ class Run:
             "operations without an answer": (results["unknown"], 1),
             "objects decided by Porcupine": (verdict["objects"] - len(verdict["undecided"]), 0.9 * verdict["objects"]),
         }
-        vacuous += [f"{what}: {count}, at least {want:.0f} wanted" for what, (count, want) in least.items() if count < want]
+        vacuous += [f"{what}: {got}, at least {want:.0f} wanted" for what, (got, want) in least.items() if got < want]
         self.summary = {
             "ok": not self.violations and not vacuous,
             "seed": self.arguments.seed,
@@ -209,19 +212,35 @@ class Run:
             "vacuous": vacuous,
             "ops": len(ops),
             "results": dict(sorted(results.items())),
-            "acknowledged_writes": sum(op["f"] in ("set", "patch", "delete", "recover") and op["result"] == "ok" for op in ops),
+            "acknowledged_writes": sum(op["f"] not in ("get", "sign", "list") and op["result"] == "ok" for op in ops),
             "acknowledged_sets": least["acknowledged sets"][0],
             "acknowledged_revocations": revocations,
             "lost": len(found["lost"]),
             "signatures": len(recorder.signatures),
+            "write_ms": self.latency(ops, writes=True),
+            "read_ms": self.latency(ops, writes=False),
             "leader_changes": self.watch.changes(),
             "terms": max(self.watch.leaders, default=0),
             "nemeses": dict(sorted(nemesis.applied.items())),
             "objects": verdict["objects"],
-            "porcupine": {k: verdict[k] for k in ("ops", "longest", "seconds")} | {"undecided": len(verdict["undecided"])},
+            "porcupine": {
+                "ops": verdict["ops"],
+                "longest": verdict["longest"],
+                "undecided": len(verdict["undecided"]),
+                "seconds": round(verdict["seconds"], 2),
+            },
             "checks_s": round(own, 2),
             **self.summary,
         }
+
+    @staticmethod
+    def latency(ops: list[dict[str, Any]], *, writes: bool) -> dict[str, int]:
+        """How long answers took that were not "not now", under faults."""
+        changing = ("set", "patch", "delete", "recover")
+        answered = [op for op in ops if (op["f"] in changing) == writes and op["result"] not in ("none", "unknown")]
+        times = sorted((op["ret"] - op["inv"]) / 1e6 for op in answered) or [0.0]
+        quantiles = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+        return {name: round(times[min(len(times) - 1, int(len(times) * q))]) for name, q in quantiles.items()}
 
     def porcupine(self, history: Path) -> dict[str, Any]:
         done = subprocess.run(
@@ -259,6 +278,7 @@ def main() -> int:
     parser.add_argument("--binary", required=True)
     parser.add_argument("--checker", required=True)
     parser.add_argument("--directory", required=True, help="made by the run; kept when it fails")
+    parser.add_argument("--sabotage", action="store_true", help="roll all disks back in time: the run has to fail")
     parser.add_argument("--keep", action="store_true", help="keep the directory of a good run too")
     arguments = parser.parse_args()
     check_namespaces()
@@ -271,10 +291,13 @@ def main() -> int:
     if good and not arguments.keep:
         shutil.rmtree(arguments.directory)
     if not good:
-        for violation in run.violations[:20]:
-            say(violation)
-        if len(run.violations) > 20:
-            say(f"... and {len(run.violations) - 20} more")
+        shown: Counter[str] = Counter()
+        for violation in run.violations:
+            check = violation.partition(":")[0]
+            shown[check] += 1
+            if shown[check] <= SHOWN:
+                say(violation)
+        say("violations: " + (", ".join(f"{count} {check}" for check, count in shown.items()) or "none"))
         for reason in run.summary["vacuous"]:
             say(f"vacuous: {reason}")
         say(f"history, faults and logs: {arguments.directory}")

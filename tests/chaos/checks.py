@@ -61,8 +61,8 @@ def sweep(name: str, rules: list[Op], undoing: list[Op], uses: list[Op]) -> list
 
 
 def revocations(ops: list[Op]) -> list[str]:
-    """After an acknowledged disable or delete nothing invoked later succeeds, on any node, until it is undone. And the other
-    way round: after an acknowledged enable, recover or set nothing is refused that nobody revoked."""
+    """After an acknowledged disable or delete nothing invoked later succeeds, on any node, until it is undone. And the
+    other way round: after an acknowledged enable, recover or set nothing is refused that nobody revoked."""
     found = []
     for mine in by_object(ops).values():
         done = [op for op in mine if op["result"] in ("ok", "unknown")]
@@ -235,8 +235,9 @@ def promised_nothing(ops: list[Op]) -> list[str]:
 def nothing_lost(ops: list[Op], final: list[Op], nodes: int) -> list[str]:
     """Every acknowledged set is listed and readable at the end, on every node; `final` are the reads of the end."""
     found = []
-    read = {(op["node"], op["version"]): op for op in final if op["f"] == "get" and op["result"] == "ok" and "version" in op}
-    lists = {(op["node"], op["obj"]): op for op in final if op["f"] == "list" and op["result"] == "ok"}
+    answered = [op for op in final if op["result"] == "ok"]
+    read = {(op["node"], op["version"]): op for op in answered if op["f"] == "get" and "version" in op}
+    lists = {(op["node"], op["obj"]): op for op in answered if op["f"] == "list"}
     for op in ops:
         if op["f"] != "set" or op["result"] != "ok":
             continue

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import time
 from collections import Counter
 from typing import Any
@@ -47,8 +48,8 @@ class Watch:
 class Nemesis:
     """The faults of one run."""
 
-    def __init__(self, cluster: Cluster, watch: Watch, seed: int):
-        self.cluster, self.watch, self.seed = cluster, watch, seed
+    def __init__(self, cluster: Cluster, watch: Watch, seed: int, sabotage: bool = False):
+        self.cluster, self.watch, self.seed, self.sabotage = cluster, watch, seed, sabotage
         self.applied: Counter[str] = Counter()
         self.events: list[dict[str, Any]] = []
         self.problems: list[str] = []
@@ -127,7 +128,9 @@ class Nemesis:
         else:
             await self.process_fault(fault, leader, shuffled, duration, choose.uniform(0.1, 5.0))
 
-    async def process_fault(self, fault: str, leader: Node, shuffled: list[Node], duration: float, pause: float) -> None:
+    async def process_fault(
+        self, fault: str, leader: Node, shuffled: list[Node], duration: float, pause: float
+    ) -> None:
         node = leader if fault.endswith("-leader") else shuffled[0]
         if fault == "kill-all":
             self.note(fault)
@@ -136,6 +139,8 @@ class Nemesis:
                 each.signal(9)
             await asyncio.gather(*(each.kill() for each in self.cluster.nodes))
             await self.rest(min(duration, 0.5))
+            if self.sabotage:
+                self.roll_back()
             for each in shuffled:
                 await each.start()
             await self.up(*self.cluster.nodes)
@@ -162,6 +167,18 @@ class Nemesis:
             await node.start()
             await self.up(node)
         self.applied[fault] += 1
+
+    def roll_back(self) -> None:
+        """Negative control: takes every disk back to where it was when all were killed for the first time. Disks that lose
+        what was synced break what the cluster assumes, so the checks have to find it."""
+        for node in self.cluster.nodes:
+            data, copy = self.cluster.directory / f"data-{node.number}", self.cluster.directory / f"old-{node.number}"
+            if copy.exists():
+                shutil.rmtree(data)
+                shutil.copytree(copy, data)
+                self.note("rolled back", node=node.number)
+            else:
+                shutil.copytree(data, copy)
 
     async def up(self, *nodes: Node) -> None:
         """Waits until started nodes answer at all."""

@@ -162,7 +162,8 @@ class Client:
             op["result"] = "unknown"
         else:
             op["result"] = "unknown"
-            self.recorder.faults.append(f"op {op['id']} {op['f']} on node{self.node.number}: {reply.status} {reply.body[:200]!r}")
+            where = f"op {op['id']} {op['f']} on node{self.node.number}"
+            self.recorder.faults.append(f"{where}: {reply.status} {reply.body[:200]!r}")
 
     def understand(self, op: dict[str, Any], obj: Object, body: dict[str, Any]) -> None:
         f = op["f"]
