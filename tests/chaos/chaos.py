@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -219,6 +218,7 @@ class Run:
             "signatures": len(recorder.signatures),
             "write_ms": self.latency(ops, writes=True),
             "read_ms": self.latency(ops, writes=False),
+            "snapshots_installed": self.count_in_logs("installing a snapshot"),
             "leader_changes": self.watch.changes(),
             "terms": max(self.watch.leaders, default=0),
             "nemeses": dict(sorted(nemesis.applied.items())),
@@ -256,9 +256,12 @@ class Run:
     def read_logs(self) -> list[str]:
         found = []
         for node in self.cluster.nodes:
-            text = node.log.read_text(errors="replace") if node.log.exists() else ""
-            found += [f"{node.name}: {line.strip()}" for line in text.splitlines() if re.search("panicked", line)][:5]
+            lines = node.log.read_text(errors="replace").splitlines()
+            found += [f"{node.name}: {line.strip()}" for line in lines if "panicked" in line][:5]
         return found
+
+    def count_in_logs(self, text: str) -> int:
+        return sum(node.log.read_text(errors="replace").count(text) for node in self.cluster.nodes)
 
 
 async def storm(run: Run) -> None:

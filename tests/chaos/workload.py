@@ -287,9 +287,10 @@ class Workload:
         if not obj.versions and x < 0.6 or x < 0.06:
             obj.sets += 1
             return await client.do(obj, "set")
-        if obj.deleted and x < 0.4:
+        # Revoked for a while, so that uses meet it which no undoing overlaps.
+        if obj.deleted and x < 0.12:
             return await client.do(obj, "recover")
-        if obj.latest and obj.latest in obj.disabled and x < 0.25:
+        if obj.latest and obj.latest in obj.disabled and x < 0.15:
             return await client.do(obj, "patch", obj.latest, True)
         if obj.versions and x < 0.19:
             version = obj.latest if obj.latest and choose.random() < 0.75 else choose.choice(list(obj.versions))
