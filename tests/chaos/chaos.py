@@ -60,6 +60,8 @@ class Run:
         await self.pass_time(arguments.seconds, [*watching, *clients, *faults])
         nemesis.stopping.set()
         await asyncio.gather(*faults)
+        nemesis.stopping.clear()
+        await nemesis.make_up()
         cluster.heal()
         nemesis.note("all healed")
         await self.liveness()

@@ -98,13 +98,11 @@ def revocations(ops: list[Op]) -> list[str]:
         uses: dict[str, list[Op]] = defaultdict(list)
         refused: dict[str, list[Op]] = defaultdict(list)
         for op in mine:
-            if op["result"] == "ok" and op["f"] in ("get", "sign") and op.get("out_enabled", True):
+            if op["result"] == "ok" and op["f"] in ("get", "sign"):
                 uses[op["out_version"]].append(op)
             elif op["result"] == "ok" and op["f"] == "list":
                 for item in op["items"]:
                     (uses if item["enabled"] else refused)[item["version"]].append(op)
-            elif op["result"] == "ok" and op["f"] == "get":
-                refused[op["out_version"]].append(op)
             elif op["result"] == "disabled" and op.get("version"):
                 refused[op["version"]].append(op)
         for version, using in uses.items():

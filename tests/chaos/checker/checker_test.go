@@ -47,6 +47,7 @@ func TestLiesAreCaught(t *testing.T) {
 		{"created while deleted", `"tag":"d","inv":150,"ret":160,"result":"deleted"`, `"tag":"d","inv":150,"ret":160,"result":"ok","out_version":"v3"`},
 		{"deleted twice", `"f":"recover","inv":170,"ret":180,"result":"ok"`, `"f":"delete","inv":170,"ret":180,"result":"ok"`},
 		{"not found, though it was there", `"inv":30,"ret":40,"result":"ok","out_version":"v1"`, `"inv":30,"ret":40,"result":"notfound"`},
+		{"disabled key described", `"f":"sign","inv":110,"ret":120,"result":"disabled"`, `"f":"get","inv":110,"ret":120,"result":"ok","out_version":"v2","out_tag":"c","out_enabled":false`},
 		{"wrong tags", `"out_tag":"b"`, `"out_tag":"a"`},
 	}
 	for _, lie := range lies {

@@ -134,8 +134,8 @@ func step(s *state, op *Op) (bool, *state) {
 		if op.OutEnabled != nil && *op.OutEnabled != v.Enabled {
 			return false, s
 		}
-		// A disabled key is described, but it does not sign; a disabled secret is not even read.
-		return v.Enabled || (op.F == "get" && op.Kind == "key"), s
+		// What is disabled is not even described.
+		return v.Enabled, s
 	case "patch":
 		at := s.find(op.Version)
 		possible := s.live() && at >= 0
