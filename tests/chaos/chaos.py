@@ -65,8 +65,7 @@ class Run:
         cluster.heal()
         nemesis.note("all healed")
         await self.liveness()
-        workload.stopping.set()
-        await asyncio.gather(*clients)
+        await workload.finish(clients)
         await self.read_everything()
         await self.agree()
         for task in watching:
@@ -198,6 +197,7 @@ class Run:
             "acknowledged revocations": (revocations, 5 * seconds),
             "acknowledged sets": (sum(op["f"] == "set" and op["result"] == "ok" for op in ops), seconds),
             "refusals of what is revoked": (results["disabled"] + results["notfound"], 5 * seconds),
+            "revocations chased to other nodes": (self.workload.chased, seconds),
             "changes of leader": (self.watch.changes(), 1),
             "signatures": (len(recorder.signatures), 2 * seconds),
             "operations without an answer": (results["unknown"], 1),
@@ -216,6 +216,7 @@ class Run:
             "acknowledged_writes": sum(op["f"] not in ("get", "sign", "list") and op["result"] == "ok" for op in ops),
             "acknowledged_sets": least["acknowledged sets"][0],
             "acknowledged_revocations": revocations,
+            "chased": self.workload.chased,
             "lost": len(found["lost"]),
             "signatures": len(recorder.signatures),
             "write_ms": self.latency(ops, writes=True),

@@ -20,7 +20,7 @@ from cluster import DOMAIN, PORT, VAULTS, Cluster, Node
 from https import Connection, NoAnswer, NotSent, Reply
 
 API = "api-version=2026-04-01"
-OPS_PER_OBJECT = 170
+OPS_PER_OBJECT = 180
 SETS_PER_OBJECT = 18  # below 25, so that a list of versions is one page
 READ_TIMEOUT, WRITE_TIMEOUT = 4.0, 6.0
 DIGEST = b"\x5a" * 32
@@ -229,6 +229,10 @@ class Workload:
         self.clients: list[Client] = []
         self.token = ""
         self.stopping = asyncio.Event()
+        self.chasers: dict[int, Client] = {}
+        self.chasing: set[int] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.chased = 0  # answers to chases of acknowledged revocations
         self.kinds = [(vault, kind) for vault in VAULTS for kind in ("secret", "key")]
         for slot in range(len(self.kinds)):
             self.slots.append(self.fresh(slot))
@@ -266,8 +270,15 @@ class Workload:
 
     def start(self) -> list[asyncio.Task[None]]:
         nodes = self.cluster.nodes
+        self.chasers = {node.number: self.client(node) for node in nodes}
         made = [self.client(nodes[i % len(nodes)]) for i in range(self.clients_wanted)]
         return [asyncio.create_task(self.live(client)) for client in made]
+
+    async def finish(self, clients: list[asyncio.Task[None]]) -> None:
+        """Ends all clients and waits for what they have under way."""
+        self.stopping.set()
+        await asyncio.gather(*clients)
+        await asyncio.gather(*self.tasks)
 
     async def live(self, client: Client) -> None:
         choose = random.Random(f"{self.seed} client {client.number}")
@@ -277,9 +288,25 @@ class Workload:
             if obj.ops >= OPS_PER_OBJECT or obj.sets >= SETS_PER_OBJECT:
                 obj = self.slots[slot] = self.fresh(slot)
             op = await self.step(client, obj, choose)
+            if op["result"] == "ok" and op["f"] in ("set", "patch", "delete") and choose.random() < 0.5:
+                for number in self.chasers.keys() - {client.node.number} - self.chasing:
+                    self.chasing.add(number)
+                    # Not waited for: the other node may be stopped, and this client's is not.
+                    task = asyncio.create_task(self.chase(number, obj, op))
+                    self.tasks.add(task)
+                    task.add_done_callback(self.tasks.discard)
             # A node that is gone is asked again soon, but not in a busy loop.
             lost = op["result"] in ("none", "unknown")
             await asyncio.sleep(0.1 if lost else choose.random() * 2 * self.pause)
+
+    async def chase(self, number: int, obj: Object, op: dict[str, Any]) -> None:
+        """Uses what a write was about through another node, in the moment in which the write was acknowledged."""
+        obj.ops += 1
+        use = "sign" if obj.kind == "key" else "get"
+        seen = await self.chasers[number].do(obj, use, op["version"] if op["f"] == "patch" else "")
+        revoked = op["f"] == "delete" or op.get("enabled") is False
+        self.chased += revoked and seen["result"] not in ("none", "unknown")
+        self.chasing.discard(number)
 
     async def step(self, client: Client, obj: Object, choose: random.Random) -> dict[str, Any]:
         obj.ops += 1
