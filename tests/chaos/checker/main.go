@@ -53,7 +53,7 @@ func check(objects map[string][]*Op, patience time.Duration, pictures string) Ve
 	for name, ops := range objects {
 		wait.Add(1)
 		places <- struct{}{}
-		go func() {
+		go func(name string, ops []*Op) {
 			defer func() { <-places; wait.Done() }()
 			history := prepare(ops)
 			result := porcupine.CheckOperationsTimeout(model, history, patience)
@@ -67,14 +67,16 @@ func check(objects map[string][]*Op, patience time.Duration, pictures string) Ve
 			lock.Lock()
 			defer lock.Unlock()
 			verdict.Ops += len(history)
-			verdict.Longest = max(verdict.Longest, len(history))
+			if len(history) > verdict.Longest {
+				verdict.Longest = len(history)
+			}
 			switch result {
 			case porcupine.Illegal:
 				verdict.Illegal = append(verdict.Illegal, name)
 			case porcupine.Unknown:
 				verdict.Undecided = append(verdict.Undecided, name)
 			}
-		}()
+		}(name, ops)
 	}
 	wait.Wait()
 	sort.Strings(verdict.Illegal)
