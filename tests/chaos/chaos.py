@@ -39,7 +39,8 @@ class Run:
     def __init__(self, arguments: argparse.Namespace):
         self.arguments = arguments
         self.directory = Path(arguments.directory)
-        self.cluster = Cluster(self.directory, arguments.binary, arguments.nodes)
+        settings = f'[read]\nmode = "{arguments.read_mode}"' if arguments.read_mode else ""
+        self.cluster = Cluster(self.directory, arguments.binary, arguments.nodes, settings)
         self.violations: list[str] = []
         self.summary: dict[str, Any] = {}
         self.final: list[dict[str, Any]] = []
@@ -209,6 +210,7 @@ class Run:
             "seed": self.arguments.seed,
             "seconds": seconds,
             "nodes": self.arguments.nodes,
+            "read_mode": self.arguments.read_mode or "default",
             "violations": len(self.violations),
             "vacuous": vacuous,
             "ops": len(ops),
@@ -284,6 +286,7 @@ def main() -> int:
     parser.add_argument("--binary", required=True)
     parser.add_argument("--checker", required=True)
     parser.add_argument("--directory", required=True, help="made by the run; kept when it fails")
+    parser.add_argument("--read-mode", help="read.mode of all nodes, the server's default unless given")
     parser.add_argument("--sabotage", action="store_true", help="roll all disks back in time: the run has to fail")
     parser.add_argument("--keep", action="store_true", help="keep the directory of a good run too")
     arguments = parser.parse_args()
