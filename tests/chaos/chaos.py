@@ -1,7 +1,7 @@
 """One run: nodes, clients, faults, then checks. run.sh starts this inside namespaces of its own.
 
-The seed fixes what is chosen: faults, their order and length, operations. It does not fix what the machine makes of it, so
-the same seed repeats the same kind of run, not the same interleaving. The history is what a failure is judged by.
+The seed fixes what is chosen: faults, their order and length, operations. It does not fix what the machine makes of it,
+so the same seed repeats the same kind of run, not the same interleaving. The history is what a failure is judged by.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Run:
         return op
 
     async def read_everything(self) -> None:
-        """Brings every object back to life, then reads every version through every node. All of it is in the history."""
+        """Brings every object back to life, then reads every version through every node; all in the history."""
         nodes = self.cluster.nodes
         places = asyncio.Semaphore(12)
         idle = [[self.workload.client(node) for _ in range(4)] for node in nodes]

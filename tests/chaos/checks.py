@@ -1,4 +1,4 @@
-"""What must be true of a history. Each check takes the recorded operations and returns the violations it found, in words.
+"""What must be true of a history. Each check takes the recorded operations and returns the violations, in words.
 
 These run over every operation of a run in about O(n log n). The checker in checker/ decides each object exactly, with a
 model and a search that share nothing with this file.
@@ -116,10 +116,10 @@ def revocations(ops: list[Op]) -> list[str]:
 
 
 def register(name: str, writes: dict[str, Op], reads: list[tuple[str, Op]]) -> list[str]:
-    """Linearizability of a register in which every written value is unique (Gibbons and Korach, 1997): exact, and a sort.
+    """Linearizability of a register in which every written value is unique (Gibbons and Korach, 1997): exact, by a sort.
 
-    All operations of one value must fit together: the value is current from the first moment an operation of it ended to
-    the last moment one began. No two such spans may overlap, and no value may have all its operations within another's."""
+    The value is current from the first moment an operation of it ended to the last moment one began. No two such spans
+    may overlap, and no value may have all its operations within another's."""
     found = []
     first_end = {value: end(op) for value, op in writes.items()}
     last_start = {value: op["inv"] for value, op in writes.items()}
@@ -172,8 +172,8 @@ def made_by(ops: list[Op]) -> dict[str, str]:
 
 
 def known_order(ops: list[Op]) -> list[str]:
-    """Per object: "newest version" is a register that sets write, and so are the tags of each version, which every change
-    of it writes anew. Reads tell which write they saw, so the order of writes is known wherever it can matter."""
+    """Per object: "newest version" is a register that sets write, and so are the tags of each version, which every
+    change of it writes anew. Reads tell which write they saw, so the order of writes is known wherever it can matter."""
     found = []
     for obj, mine in by_object(ops).items():
         tags = {op["tag"]: op for op in mine if op["f"] in ("set", "patch") and op["result"] in ("ok", "unknown")}

@@ -1,7 +1,7 @@
 """Claviger nodes as real processes, each in a network namespace of its own, on a bridge that exists for this run only.
 
-run.sh has put this process into fresh network, mount and process namespaces: nothing made here is seen outside, and all of
-it goes with the run, however the run ends.
+run.sh has put this process into fresh network, mount and process namespaces: nothing made here is seen outside, and all
+of it goes with the run, however the run ends.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ LIES: tuple[Callable[[Ops, random.Random], bool], ...] = (stale, disabled, delet
 
 
 def main(history: str, checker: str) -> int:
-    objects = checks.by_object(json.loads(line) for line in Path(history).open())
+    objects = checks.by_object(json.loads(line) for line in Path(history).read_text().splitlines())
     choose, good = random.Random(1), True
     for lie in LIES:
         told, ours, theirs, unconfirmed = 0, 0, 0, 0

@@ -53,7 +53,6 @@ class Nemesis:
         self.applied: Counter[str] = Counter()
         self.events: list[dict[str, Any]] = []
         self.problems: list[str] = []
-        self.busy: set[int] = set()
         self.stopping = asyncio.Event()
 
     def note(self, what: str, **more: Any) -> None:
@@ -180,8 +179,8 @@ class Nemesis:
         self.applied[fault] += 1
 
     def roll_back(self) -> None:
-        """Negative control: takes every disk back to where it was when all were killed for the first time. Disks that lose
-        what was synced break what the cluster assumes, so the checks have to find it."""
+        """Negative control: takes every disk back to where it was when all were killed for the first time. Disks that
+        lose what was synced break what the cluster assumes, so the checks have to find it."""
         for node in self.cluster.nodes:
             data, copy = self.cluster.directory / f"data-{node.number}", self.cluster.directory / f"old-{node.number}"
             if copy.exists():

@@ -52,7 +52,7 @@ def all_violations(ops: Ops) -> list[str]:
     return checks.revocations(ops) + checks.known_order(ops) + checks.promised_nothing(ops)
 
 
-def final_reads(ops: Ops, nodes: int = 3) -> Ops:
+def final_reads(nodes: int = 3) -> Ops:
     made = {"v1": "o2", "v2": "o4", "v3": "o15"}
     reads = []
     for node in range(1, nodes + 1):
@@ -169,7 +169,7 @@ class Lies(unittest.TestCase):
         self.assert_found("nothing was changed")
 
     def test_lost_write(self) -> None:
-        final = final_reads(self.ops)
+        final = final_reads()
         self.assertEqual(checks.nothing_lost(self.ops, final, 3), [])
         without = [one for one in final if not (one["f"] == "get" and one["node"] == 2 and one["version"] == "v1")]
         self.assertIn("node2 does not return", checks.nothing_lost(self.ops, without, 3)[0])
@@ -177,7 +177,7 @@ class Lies(unittest.TestCase):
         self.assertIn("node1 does not list", checks.nothing_lost(self.ops, final, 3)[0])
 
     def test_lost_write_is_another_value(self) -> None:
-        final = final_reads(self.ops)
+        final = final_reads()
         final[1]["out_made"] = "o99"
         self.assertIn("changed", checks.nothing_lost(self.ops, final, 3)[0])
 

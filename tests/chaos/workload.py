@@ -1,7 +1,7 @@
 """Clients on all nodes at once, few hot objects, and a record of every operation.
 
-There are four objects at a time in two vaults. Each lives for at most ~200 operations and is then replaced by a fresh one,
-so that the whole history of every object is short enough for an exact check (design/testing.md, section 3).
+There are four objects at a time in two vaults. Each lives for at most ~200 operations and is then replaced by a fresh
+one, so that the whole history of every object is short enough for an exact check (design/testing.md, section 3).
 """
 
 from __future__ import annotations
@@ -80,9 +80,7 @@ class Client:
         self.connection = Connection((node.ip, PORT), tls)
         self.headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
-    async def call(
-        self, method: str, host: str, path: str, body: Any = None, timeout: float = READ_TIMEOUT
-    ) -> Reply:
+    async def call(self, method: str, host: str, path: str, body: Any = None, timeout: float = READ_TIMEOUT) -> Reply:
         data = None if body is None else json.dumps(body).encode()
         target = f"{path}{'&' if '?' in path else '?'}{API}"
         return await self.connection.request(method, host, target, self.headers, data, timeout)
