@@ -116,7 +116,7 @@ def revocations(ops: list[Op]) -> list[str]:
 
 
 def register(name: str, writes: dict[str, Op], reads: list[tuple[str, Op]]) -> list[str]:
-    """Linearizability of a register in which every written value is unique (Gibbons and Korach, 1997): exact, by a sort.
+    """Linearizability of a register in which every written value is unique (Gibbons and Korach, 1997): exact.
 
     The value is current from the first moment an operation of it ended to the last moment one began. No two such spans
     may overlap, and no value may have all its operations within another's."""
@@ -173,7 +173,7 @@ def made_by(ops: list[Op]) -> dict[str, str]:
 
 def known_order(ops: list[Op]) -> list[str]:
     """Per object: "newest version" is a register that sets write, and so are the tags of each version, which every
-    change of it writes anew. Reads tell which write they saw, so the order of writes is known wherever it can matter."""
+    change of it writes anew. Reads tell which write they saw: the order of writes is known wherever it can matter."""
     found = []
     for obj, mine in by_object(ops).items():
         tags = {op["tag"]: op for op in mine if op["f"] in ("set", "patch") and op["result"] in ("ok", "unknown")}
