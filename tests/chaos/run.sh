@@ -33,7 +33,9 @@ if ! why=$(unshare "${spaces[@]}" sh -c 'mount -t tmpfs tmpfs /run && ip netns a
   exit 1
 fi
 
+# The time-out ends a run that hangs, with all its processes; chaos.py has limits of its own below it.
 # /run is where \`ip netns\` keeps its names: an empty one of our own, so that they are ours alone.
-CHAOS_OUTER_NET=$(readlink /proc/self/ns/net) exec unshare "${spaces[@]}" sh -c 'mount -t tmpfs tmpfs /run && exec "$@"' sh \
+CHAOS_OUTER_NET=$(readlink /proc/self/ns/net) exec timeout -k 5 $((2 * length + 420)) \
+  unshare "${spaces[@]}" sh -c 'mount -t tmpfs tmpfs /run && exec "$@"' sh \
   "$python" -B tests/chaos/chaos.py --seconds "$length" --seed "$seed" --nodes "$nodes" \
   --binary "$(realpath "$binary")" --checker "$out/checker" --directory "$out/run-$nodes-$seed" "$@"
