@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh machine: `make run` and `make test`.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: build run test test-rust test-python lint fmt deny load setup clean
+.PHONY: build run test test-rust test-python test-chaos test-chaos-short lint fmt deny load setup clean
 
 # In CI the build cache lies outside the clone, so that RocksDB's C++ is compiled once per machine, not once per run.
 ifeq ($(CI),true)
@@ -20,7 +20,7 @@ run: build
 	target/release/claviger dev
 
 ## test: everything
-test: lint test-rust test-python
+test: lint test-rust test-python test-chaos-short
 
 ## lint: formatting and clippy without warnings (writes nothing)
 lint: setup
@@ -34,6 +34,17 @@ test-rust: setup
 test-python: build
 	@tests/python/venv.sh
 	.venv/bin/python -m pytest -c tests/python/pytest.ini tests/python
+
+## test-chaos: faults on real processes under load, and the history judged (SECONDS=60 SEED=1 NODES=3; needs root)
+SECONDS ?= 60
+SEED ?= 1
+NODES ?= 3
+test-chaos: build
+	tests/chaos/run.sh $(SECONDS) $(SEED) $(NODES)
+
+# The same in half a minute, for every run of the tests.
+test-chaos-short: build
+	tests/chaos/run.sh 30 1 3
 
 ## deny: advisories, licences and sources of dependencies (installs cargo-deny once; needs the advisory database)
 deny:

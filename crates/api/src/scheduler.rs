@@ -81,7 +81,8 @@ impl Service {
     /// `None`: somebody was quicker, or the key is gone.
     async fn carry_out(&self, row: &DueRow) -> Result<Option<()>, ServiceError> {
         let found = self.node.view(|view| {
-            let vault = read::vault(view, row.vault)?;
+            // Nothing happens in a vault that is soft-deleted; its keys fall due again when it is recovered.
+            let vault = read::live_vault(view, row.vault)?;
             let head = read::head(view, row.vault, Kind::Key, &row.folded)?;
             let newest = read::version(view, row.vault, Kind::Key, &row.folded, row.version)?;
             Ok::<_, claviger_state_machine::ApplyError>((vault, head, newest))

@@ -26,6 +26,12 @@ pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
 /// How long a proposal is tried: longer than an election, shorter than the time-out of any SDK (60 s and more).
 const PROPOSE: Duration = Duration::from_secs(10);
 
+/// How long one forwarded attempt waits: a commit takes milliseconds, an election less than a second.
+const ATTEMPT: Duration = Duration::from_millis(1_500);
+
+/// How long other nodes' clocks are waited for.
+const CLOCKS: Duration = Duration::from_secs(2);
+
 /// Wait before asking again who leads.
 const NO_LEADER: Duration = Duration::from_millis(30);
 
@@ -100,6 +106,7 @@ struct Inner {
     gate: ReadGate,
     incoming: Incoming,
     service: OnceLock<Service>,
+    clock: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
 }
 
 impl Node {
@@ -118,7 +125,8 @@ impl Node {
         .map_err(|e| StartError::Consensus(e.to_string()))?;
         let gate = ReadGate::start(config.read_mode, config.id, raft.clone(), peers.clone(), state.applied());
         let incoming = Incoming::new(state.incoming_dir());
-        let inner = Inner { config, raft, state, peers, gate, incoming, service: OnceLock::new() };
+        let inner =
+            Inner { config, raft, state, peers, gate, incoming, service: OnceLock::new(), clock: OnceLock::new() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -130,6 +138,37 @@ impl Node {
     {
         // A second call would be a mistake of the wiring; the first one stays.
         self.inner.service.set(Box::new(move |bytes| Box::pin(service(bytes)))).ok();
+    }
+
+    /// The wall clock, in milliseconds since 1970; set once, at the start. With it the leader stamps every entry itself
+    /// (design C1), so that the clock of the node that took a request does not matter.
+    pub fn set_clock(&self, now_ms: impl Fn() -> u64 + Send + Sync + 'static) {
+        // A second call would be a mistake of the wiring; the first one stays.
+        self.inner.clock.set(Box::new(now_ms)).ok();
+    }
+
+    fn wall_ms(&self) -> Option<u64> {
+        self.inner.clock.get().map(|now_ms| now_ms())
+    }
+
+    /// The latest time that the clocks of a majority of the voters have reached, this node's included; `None` when a
+    /// majority does not answer. One clock that is far ahead must not bring forward what cannot be undone.
+    pub async fn agreed_ms(&self) -> Option<u64> {
+        let own = self.wall_ms()?;
+        let voters: Vec<u64> = self.inner.raft.voter_ids().collect();
+        let others = voters.iter().filter(|id| **id != self.id()).filter_map(|id| self.member_of(*id));
+        let asked = others.map(|member| async move {
+            let call = self.inner.peers.call(&member, Lane::Control, &Request::Status, CLOCKS).await;
+            match call {
+                Ok(Reply::Status(status)) if status.wall_ms > 0 => Some(status.wall_ms),
+                _ => None,
+            }
+        });
+        let mut clocks: Vec<u64> = futures::future::join_all(asked).await.into_iter().flatten().collect();
+        clocks.push(own);
+        clocks.sort_unstable_by(|a, b| b.cmp(a));
+        // The n-th latest of n: so many clocks are at least there.
+        clocks.get(voters.len() / 2).copied()
     }
 
     /// Its id.
@@ -242,7 +281,8 @@ impl Node {
     }
 
     async fn forward(&self, to: &Member, bytes: Vec<u8>, deadline: Instant) -> Result<Outcome, PeerError> {
-        let left = deadline.saturating_duration_since(Instant::now());
+        // One attempt must not wait for a leader that has gone; the next one is recognized as a retry.
+        let left = deadline.saturating_duration_since(Instant::now()).min(ATTEMPT);
         match self.inner.peers.call(to, Lane::Propose, &Request::Propose(bytes), left).await? {
             Reply::Outcome(outcome) => Ok(*outcome),
             _ => Err(PeerError::NoAnswer("an answer of another kind".into())),
@@ -250,6 +290,7 @@ impl Node {
     }
 
     async fn propose_here(&self, bytes: Vec<u8>, deadline: Instant) -> Result<Outcome, PeerError> {
+        let bytes = self.stamp(bytes)?;
         match timeout_at(deadline, self.inner.raft.client_write(Payload(bytes))).await {
             Ok(Ok(response)) => Ok(response.data),
             Ok(Err(RaftError::Fatal(fatal))) => Err(PeerError::Stopped(fatal.to_string())),
@@ -262,6 +303,15 @@ impl Node {
             }),
             Err(_) => Err(PeerError::Unknown),
         }
+    }
+
+    /// Gives an entry the leader's time. It is no part of what makes a retry a retry.
+    fn stamp(&self, bytes: Vec<u8>) -> Result<Vec<u8>, PeerError> {
+        let Some(now_ms) = self.wall_ms() else { return Ok(bytes) };
+        let malformed = |error: claviger_types::codec::CodecError| PeerError::Refused(error.to_string());
+        let mut entry = Entry::from_bytes(&bytes).map_err(malformed)?;
+        entry.time_ms = now_ms;
+        entry.to_bytes().map_err(malformed)
     }
 
     fn member_of(&self, id: u64) -> Option<Member> {
@@ -505,6 +555,7 @@ impl Node {
             snapshot: index(metrics.snapshot),
             purged: index(metrics.purged),
             chain,
+            wall_ms: self.wall_ms().unwrap_or(0),
             read_mode: self.inner.gate.mode().as_str().to_owned(),
             members: membership
                 .nodes()

@@ -60,6 +60,8 @@ pub struct Status {
     pub purged: u64,
     /// Head of the audit chain after `applied`, in hex: equal on replicas that applied the same entries.
     pub chain: String,
+    /// Its wall clock in milliseconds since 1970, 0 when it has none: what cannot be undone waits for a majority's.
+    pub wall_ms: u64,
     /// How reads are made linearizable.
     pub read_mode: String,
     /// All members: id, name, address, whether it votes.

@@ -36,10 +36,13 @@ pub async fn run_timers(node: Node, now_ms: impl Fn() -> u64, fresh_id: impl Fn(
         if !node.is_leader() {
             continue;
         }
-        if let Err(error) = purge_due(&node, now_ms(), &fresh_id).await {
+        // A leader whose clock is far ahead would purge what is not due: a majority's clocks must have come that far.
+        let Some(agreed) = node.agreed_ms().await else { continue };
+        let now_ms = now_ms().min(agreed);
+        if let Err(error) = purge_due(&node, now_ms, &fresh_id).await {
             tracing::warn!(%error, "scheduled purge will be tried again");
         }
-        if let Err(error) = purge_vaults(&node, now_ms(), &fresh_id).await {
+        if let Err(error) = purge_vaults(&node, now_ms, &fresh_id).await {
             tracing::warn!(%error, "scheduled purge of vaults will be tried again");
         }
     }

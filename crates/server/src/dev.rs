@@ -214,6 +214,8 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     let node = Node::start(node_config(&world.id), storage, peers).await.context("cannot start the node")?;
     let clock = Clock::default();
     clock.forward(Duration::from_secs(args.clock_ahead_days * 86_400));
+    let for_node = clock.clone();
+    node.set_clock(move || for_node.now_ms());
     let config = ServiceConfig {
         clouds: vec![Cloud::public(), Cloud::china(), Cloud::us_government(), Cloud::own("localhost")],
         region: REGION.into(),

@@ -89,12 +89,15 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let storage = open_storage(&config.node.data_dir).await?;
     let peers = Peers::new(world.id, config.node.id, config.node.name.clone(), Some(identity.clone()));
     let node = Node::start(node_config(&config, &world), storage, peers).await.context("cannot start the node")?;
+    let clock = Clock::default();
+    let for_node = clock.clone();
+    node.set_clock(move || for_node.now_ms());
     let service_config = ServiceConfig {
         clouds: vec![Cloud::own(&config.api.domain)],
         region: world.region.clone(),
         hsm_in_software: false,
         authorities: authorities(&config.attestation.authorities)?,
-        clock: Clock::default(),
+        clock,
         policies_where_rbac_is_asked: config.api.policies_where_rbac_is_asked,
     };
     let service =

@@ -698,14 +698,19 @@ fn golden_bytes() {
 fn a_deleted_vault_is_out_of_reach_and_comes_back_whole() {
     let mut w = World::new();
     assert!(matches!(w.by(alice(), secret("s", 1)), Outcome::Version(_)));
+    let expiring = Command::PutVersion(Keys::put(9, Some(w.now / DAY + 1)));
+    assert!(matches!(w.by(alice(), expiring), Outcome::Version(_)));
+    let tell = Command::NoteNearExpiry(NoteNearExpiry { object: key_ref("k"), newest: id(9) });
     let vault = VaultRef { vault: VAULT };
     assert_eq!(w.system(Command::RecoverVault(vault.clone())), Outcome::Refused(Refusal::VaultNotDeleted));
     assert_eq!(w.system(Command::DeleteVault(vault.clone())), Outcome::Done);
     assert_eq!(w.by(alice(), secret("t", 2)), Outcome::Refused(Refusal::Forbidden));
     assert_eq!(w.system(secret("t", 2)), Outcome::Refused(Refusal::VaultNotFound));
+    assert_eq!(w.system(tell.clone()), Outcome::Refused(Refusal::NotDue));
     assert_eq!(w.system(create_vault(id(1), "Demo")), Outcome::Refused(Refusal::VaultDeleted));
     assert_eq!(w.system(Command::DeleteVault(vault.clone())), Outcome::Refused(Refusal::VaultNotFound));
     assert_eq!(w.system(Command::RecoverVault(vault)), Outcome::Done);
+    assert_eq!(w.system(tell), Outcome::Done);
     assert_eq!(w.system(create_vault(id(1), "Demo")), Outcome::Refused(Refusal::VaultExists));
     assert!(read::live(&w.kv, VAULT, Kind::Secret, "s", None).unwrap().is_some());
     assert!(matches!(w.by(alice(), secret("t", 2)), Outcome::Version(_)));
@@ -727,10 +732,17 @@ fn a_purged_vault_leaves_nothing_behind() {
         ];
         left.iter().all(|table| kv.scan(*table, &[], &[0xff; 64], 9).unwrap().is_empty())
     };
+    let w_day = w.now / DAY + 1;
     for n in 0..1_100u64 {
         assert!(matches!(w.by(alice(), secret(&format!("s{n}"), n)), Outcome::Version(_)));
     }
     assert!(matches!(w.by(alice(), Command::DeleteObject(object("s1"))), Outcome::Deleted(..)));
+    // A key whose expiry was told of, and that falls due again.
+    let expiring = |version| Command::PutVersion(Keys::put(version, Some(w_day + version)));
+    assert!(matches!(w.by(alice(), expiring(1)), Outcome::Version(_)));
+    let tell = NoteNearExpiry { object: key_ref("k"), newest: id(1) };
+    assert_eq!(w.system(Command::NoteNearExpiry(tell)), Outcome::Done);
+    assert!(matches!(w.by(alice(), expiring(2)), Outcome::Version(_)));
     w.assign(
         1,
         "Key Vault Administrator",

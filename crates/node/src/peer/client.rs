@@ -85,7 +85,7 @@ impl Peers {
         let identity =
             self.inner.identity.as_ref().ok_or_else(|| io::Error::other("this node has no peer certificate"))?;
         let socket = TcpStream::connect(&to.peer).await?;
-        socket.set_nodelay(true)?;
+        super::set_up(&socket)?;
         let stream = identity.connector.connect(server_name(&to.name)?, socket).await?;
         let (reader, writer) = tokio::io::split(stream);
         let (mut reader, mut writer) = (BufReader::new(reader), BufWriter::new(writer));

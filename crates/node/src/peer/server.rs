@@ -48,7 +48,7 @@ pub async fn serve(listener: TcpListener, identity: Identity, node: Node) {
 }
 
 async fn connection(socket: TcpStream, identity: &Identity, node: Node) -> io::Result<()> {
-    socket.set_nodelay(true)?;
+    super::set_up(&socket)?;
     let greet = async {
         let stream = identity.acceptor.accept(socket).await?;
         let (reader, writer) = tokio::io::split(stream);

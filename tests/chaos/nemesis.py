@@ -1,0 +1,215 @@
+"""What goes wrong, chosen by the seed: three loops at once, one for the network, one for processes, one for leadership.
+
+Each loop deals its faults from a shuffled deck, so that a run of some length has them all; each fault ends by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import time
+from collections import Counter
+from typing import Any
+
+from cluster import Cluster, Node, run_async
+
+NETWORK = ("cut-leader", "cut-follower", "halves", "one-way-to-leader", "one-way-from-leader", "one-way-random")
+PROCESS = ("kill-leader", "kill-random", "pause-leader", "pause-random", "restart", "kill-all")
+LEADERSHIP = ("transfer",)
+ALL = NETWORK + PROCESS + LEADERSHIP
+
+
+class Watch:
+    """Follows who leads, by asking every node's metrics all the time."""
+
+    def __init__(self, cluster: Cluster):
+        self.cluster = cluster
+        self.leaders: dict[int, set[int]] = {}  # term -> nodes that led in it
+        self.current: int | None = None
+
+    async def run(self) -> None:
+        while True:
+            answers = await asyncio.gather(*(node.metrics() for node in self.cluster.nodes))
+            leading = []
+            for node, metrics in zip(self.cluster.nodes, answers, strict=True):
+                if metrics.get('claviger_raft_role{role="leader"}') == 1:
+                    term = int(metrics["claviger_raft_term"])
+                    self.leaders.setdefault(term, set()).add(node.number)
+                    leading.append((term, node.number))
+            self.current = max(leading)[1] if leading else None
+            await asyncio.sleep(0.2)
+
+    def changes(self) -> int:
+        order = [next(iter(self.leaders[term])) for term in sorted(self.leaders)]
+        return sum(a != b for a, b in zip(order, order[1:], strict=False))
+
+
+class Nemesis:
+    """The faults of one run."""
+
+    def __init__(self, cluster: Cluster, watch: Watch, seed: int, sabotage: bool = False):
+        self.cluster, self.watch, self.seed, self.sabotage = cluster, watch, seed, sabotage
+        self.applied: Counter[str] = Counter()
+        self.events: list[dict[str, Any]] = []
+        self.problems: list[str] = []
+        self.stopping = asyncio.Event()
+
+    def note(self, what: str, **more: Any) -> None:
+        self.events.append({"at": time.monotonic_ns(), "nemesis": what, **more})
+
+    def start(self) -> list[asyncio.Task[None]]:
+        loops = ((NETWORK, 0.3, 1.2), (PROCESS, 0.3, 1.5), (LEADERSHIP, 2.0, 5.0))
+        return [asyncio.create_task(self.loop(*loop)) for loop in loops]
+
+    async def loop(self, deck: tuple[str, ...], least: float, most: float) -> None:
+        choose = random.Random(f"{self.seed} {deck}")
+        while True:
+            for fault in choose.sample(deck, len(deck)):
+                if await self.rest(choose.uniform(least, most)):
+                    return
+                await self.apply(fault, choose)
+
+    async def make_up(self) -> None:
+        """Applies what a short or slow run has not come to yet, so that no run leaves a fault out."""
+        choose = random.Random(f"{self.seed} made up")
+        for fault in ALL:
+            for _ in range(3):
+                if self.applied[fault]:
+                    break
+                self.note("made up for", fault=fault)
+                await self.apply(fault, choose)
+                await self.rest(1.5)
+
+    async def rest(self, seconds: float) -> bool:
+        """Waits; true when the run is over."""
+        try:
+            await asyncio.wait_for(self.stopping.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    def leader_or(self, choose: random.Random) -> Node:
+        # Drawn in any case, so that the sequence of choices is the seed's alone.
+        other = choose.choice(self.cluster.nodes)
+        return self.cluster.nodes[self.watch.current - 1] if self.watch.current else other
+
+    async def apply(self, fault: str, choose: random.Random) -> None:
+        leader, duration = self.leader_or(choose), choose.uniform(0.4, 2.5)
+        shuffled = choose.sample(self.cluster.nodes, self.cluster.size)
+        follower = next(node for node in shuffled if node is not leader)
+        everyone = {node.number for node in self.cluster.nodes}
+        if fault in NETWORK:
+            if fault in ("cut-leader", "cut-follower"):
+                alone = leader if fault == "cut-leader" else follower
+                self.note(fault, node=alone.number)
+                self.cluster.partition([{alone.number}, everyone - {alone.number}])
+            elif fault == "halves":
+                half = {node.number for node in shuffled[: self.cluster.size // 2 + choose.randrange(2)]}
+                self.note(fault, groups=[sorted(half), sorted(everyone - half)])
+                self.cluster.partition([half, everyone - half])
+            elif fault == "one-way-to-leader":
+                self.note(fault, node=leader.number)
+                leader.set_cut(everyone - {leader.number})
+            elif fault == "one-way-from-leader":
+                self.note(fault, node=leader.number)
+                for node in self.cluster.nodes:
+                    if node is not leader:
+                        node.set_cut({leader.number})
+            else:
+                deaf, mute = shuffled[:2]
+                self.note(fault, deaf=deaf.number, mute=mute.number)
+                deaf.set_cut({mute.number})
+            self.applied[fault] += 1
+            await self.rest(duration)
+            self.cluster.heal()
+            self.note("healed")
+        elif fault == "transfer":
+            to = follower
+            self.note(fault, to=to.number)
+            code, _, error = await run_async(
+                *(self.cluster.binary, "cluster", "transfer-leader"),
+                *("--config", str(leader.config), "--to", str(to.number)),
+                patience=8,
+            )
+            self.note("transferred" if code == 0 else "not transferred", to=to.number, error=error.strip()[-200:])
+            # Amid other faults it may well be refused; only one that was carried out counts.
+            self.applied[fault] += code == 0
+        else:
+            await self.process_fault(fault, leader, shuffled, duration, choose.uniform(0.1, 5.0))
+
+    async def process_fault(
+        self, fault: str, leader: Node, shuffled: list[Node], duration: float, pause: float
+    ) -> None:
+        node = leader if fault.endswith("-leader") else shuffled[0]
+        if fault == "kill-all":
+            self.note(fault)
+            for each in self.cluster.nodes:
+                each.wanted = False
+                each.signal(9)
+            await asyncio.gather(*(each.kill() for each in self.cluster.nodes))
+            await self.rest(min(duration, 0.5))
+            if self.sabotage:
+                self.roll_back()
+            for each in shuffled:
+                await each.start()
+            await self.up(*self.cluster.nodes)
+        elif fault.startswith("kill"):
+            # Of five, two may die and the rest goes on.
+            victims = [node] if self.cluster.size < 5 else [node, next(n for n in shuffled if n is not node)]
+            self.note(fault, nodes=[victim.number for victim in victims])
+            await asyncio.gather(*(victim.kill() for victim in victims))
+            await self.rest(duration)
+            for victim in victims:
+                await victim.start()
+            await self.up(*victims)
+        elif fault.startswith("pause"):
+            self.note(fault, node=node.number, seconds=round(pause, 2))
+            node.pause()
+            await self.rest(pause)
+            node.resume()
+            self.note("resumed", node=node.number)
+        else:
+            self.note(fault, node=node.number)
+            code = await node.stop()
+            if code != 0:
+                self.problems.append(f"{node.name}: SIGTERM ended with {code} instead of 0 within 15 s")
+            await node.start()
+            await self.up(node)
+        self.applied[fault] += 1
+
+    def roll_back(self) -> None:
+        """Negative control: takes every disk back to where it was when all were killed for the first time. Disks that
+        lose what was synced break what the cluster assumes, so the checks have to find it."""
+        for node in self.cluster.nodes:
+            data, copy = self.cluster.directory / f"data-{node.number}", self.cluster.directory / f"old-{node.number}"
+            if copy.exists():
+                shutil.rmtree(data)
+                shutil.copytree(copy, data)
+                self.note("rolled back", node=node.number)
+            else:
+                shutil.copytree(data, copy)
+
+    async def up(self, *nodes: Node) -> None:
+        """Waits until started nodes answer at all."""
+        end = time.monotonic() + 20
+        for node in nodes:
+            while node.alive and not await node.healthy():
+                if time.monotonic() > end:
+                    self.problems.append(f"{node.name} did not answer within 20 s of its start")
+                    break
+                await asyncio.sleep(0.05)
+            self.note("up" if node.alive else "died at start", node=node.number)
+
+    async def crashes(self) -> None:
+        """Notes nodes that ended without being asked, and starts them again so that the run goes on."""
+        while True:
+            for node in self.cluster.nodes:
+                if node.wanted and not node.alive:
+                    code = node.process.returncode if node.process else None
+                    self.problems.append(f"{node.name} ended by itself with {code}")
+                    self.note("crashed", node=node.number, code=code)
+                    await asyncio.sleep(0.5)
+                    if node.wanted and not node.alive:
+                        await node.start()
+            await asyncio.sleep(0.1)
