@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh machine: `make run` and `make test`.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: build run test test-rust test-python test-chaos test-chaos-short lint fmt deny load setup clean
+.PHONY: build run test test-rust test-python test-js test-rust-sdk test-chaos test-chaos-short lint fmt deny load setup clean
 
 # In CI the build cache lies outside the clone, so that RocksDB's C++ is compiled once per machine, not once per run.
 ifeq ($(CI),true)
@@ -20,7 +20,7 @@ run: build
 	target/release/claviger dev
 
 ## test: everything
-test: lint test-rust test-python test-chaos-short
+test: lint test-rust test-python test-js test-rust-sdk test-chaos-short
 
 ## lint: formatting and clippy without warnings (writes nothing)
 lint: setup
@@ -34,6 +34,13 @@ test-rust: setup
 test-python: build
 	@tests/python/venv.sh
 	.venv/bin/python -m pytest -c tests/python/pytest.ini tests/python
+
+# The JavaScript and Rust SDKs, each against a throw-away server.
+test-js: build
+	tests/js/run.sh
+
+test-rust-sdk: build
+	tests/rust-sdk/run.sh
 
 ## test-chaos: faults on real processes under load, and the history judged (SECONDS=60 SEED=1 NODES=3; needs root)
 SECONDS ?= 60
@@ -65,4 +72,4 @@ setup:
 	@tests/rocksdb-lib.sh
 
 clean:
-	rm -rf target .venv
+	rm -rf target .venv .venv-az tests/js/node_modules

@@ -433,7 +433,7 @@ class Https:
         connection = connections.pop(host, None) or self._connect(host)
         try:
             reply = self._exchange(connection, method, host, target, body, headers or {})
-        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError, ssl.SSLEOFError):
             connection.close()
             # The server may close a connection that lay idle; on a fresh one it has no excuse.
             if not (kept and self._repeat):

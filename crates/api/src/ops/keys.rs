@@ -161,7 +161,7 @@ fn default_ops(kty: Kty, exportable: bool) -> Vec<String> {
 }
 
 /// Checks `exportable` against kind and policy (contract 10.6).
-fn check_export(kty: Kty, exportable: bool, policy: Option<&ReleasePolicy>) -> Result<(), ServiceError> {
+fn check_export(kty: Kty, exportable: bool, policy: Option<&ReleasePolicyJson>) -> Result<(), ServiceError> {
     match (exportable, policy) {
         (false, Some(_)) => bad("AKV.SKR.1005: Non-exportable keys must not have release policy."),
         (true, None) => bad("Exportable keys must have release policy"),
@@ -246,11 +246,11 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Reply, ServiceError> {
     let spec = spec(&body, kty)?;
     let attributes = validate::attributes(body.attributes.as_ref())?;
     let exportable = body.attributes.as_ref().and_then(|a| a.exportable).unwrap_or(false);
+    check_export(kty, exportable, body.release_policy.as_ref())?;
     let release_policy = validate::release_policy(body.release_policy)?;
     let tags = validate::tags(body.tags)?.unwrap_or_default();
     let key_ops = validate::key_ops(body.key_ops)?.unwrap_or_else(|| default_ops(kty, exportable));
     check_hsm(call, kty)?;
-    check_export(kty, exportable, release_policy.as_ref())?;
     let name = call.name()?.clone();
     check_not_deleted(call, &name)?;
     let made = call.service.keygen.generate(spec).await?;
@@ -281,11 +281,11 @@ pub(crate) async fn import(call: &Call<'_>) -> Result<Reply, ServiceError> {
     };
     let attributes = validate::attributes(body.attributes.as_ref())?;
     let exportable = body.attributes.as_ref().and_then(|a| a.exportable).unwrap_or(false);
+    check_export(kty, exportable, body.release_policy.as_ref())?;
     let release_policy = validate::release_policy(body.release_policy)?;
     let tags = validate::tags(body.tags)?.unwrap_or_default();
     let key_ops = validate::key_ops(jwk.key_ops.clone())?.unwrap_or_else(|| default_ops(kty, exportable));
     check_hsm(call, kty)?;
-    check_export(kty, exportable, release_policy.as_ref())?;
     let name = call.name()?.clone();
     check_not_deleted(call, &name)?;
     let imported = match &jwk.key_hsm {
