@@ -13,7 +13,7 @@ use crate::version::ApiVersion;
 use crate::wire::Renderer;
 use crate::{graph, identity, management, ops, route};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
-use actix_web::http::StatusCode;
+use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{web, HttpRequest, HttpResponse, HttpResponseBuilder};
 use claviger_state_machine::read;
 use claviger_state_machine::records::Vault;
@@ -50,6 +50,10 @@ pub(crate) async fn handle(request: HttpRequest, payload: web::Payload, service:
         Some((origin, Plane::Graph)) => ("Graph", graph::handle(&request, payload, &service, &origin).await),
         None => ("Health", health(&request, &service).await),
     };
+    let mut response = response;
+    if service.is_draining() {
+        response.head_mut().set_connection_type(ConnectionType::Close);
+    }
     let elapsed = started.elapsed();
     let status = response.status();
     service.metrics.requests.with_label_values(&[operation, status.as_str()]).inc();

@@ -52,7 +52,8 @@ pub fn serve_admin(service: Arc<Service>, listener: TcpListener) -> io::Result<S
             "/metrics" => HttpResponse::Ok()
                 .content_type("text/plain; version=0.0.4; charset=utf-8")
                 .body(service.metrics.render(&service)),
-            _ => health(&request, &service).await,
+            path if path.starts_with("/healthz/") => health(&request, &service).await,
+            _ => HttpResponse::NotFound().content_type("text/plain; charset=utf-8").body("no such path\n"),
         }
     }
     let data = web::Data::from(service);

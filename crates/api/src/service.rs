@@ -19,6 +19,7 @@ use claviger_state_machine::records::Vault;
 use claviger_types::command::{Actor, Command, Entry};
 use claviger_types::name::Id128;
 use claviger_types::outcome::Outcome;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -55,6 +56,7 @@ pub struct Service {
     pub(crate) release: ReleaseSigner,
     /// Places for requests under way.
     pub(crate) requests: Semaphore,
+    draining: AtomicBool,
 }
 
 /// How long a node may take to find out that it is ready: longer than a round of a busy cluster, shorter than a probe waits.
@@ -79,6 +81,7 @@ impl Service {
             metrics,
             release: ReleaseSigner::default(),
             requests: Semaphore::new(REQUESTS_MAX),
+            draining: AtomicBool::new(false),
         }
     }
 
@@ -97,9 +100,22 @@ impl Service {
         self.sealer.seal_own(what, what, plain)
     }
 
+    /// Begins a clean stop: the node is no longer ready, and every answer from now on closes its connection, so that none
+    /// is cut in the middle of the next request.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
     /// Whether a load balancer should send requests here: the world is there, and a read index comes in time. A leader that
-    /// has lost its quorum is not ready.
+    /// has lost its quorum is not ready, nor is a node that stops.
     pub async fn is_ready(&self) -> bool {
+        if self.is_draining() {
+            return false;
+        }
         let reads = tokio::time::timeout(READY, self.node.gate().check()).await;
         matches!(reads, Ok(Ok(()))) && self.is_set_up().unwrap_or(false)
     }

@@ -16,6 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{signal, SignalKind};
 
 /// A world's own key is called by the purpose in the data directory.
@@ -42,6 +43,10 @@ pub(crate) fn server_tls(chain_pem: &[u8], key_pem: &[u8]) -> Result<rustls::Ser
 pub(crate) fn self_test() -> Result<()> {
     selftest::run().context("the cryptographic self-test failed; this machine must not serve keys")
 }
+
+/// How long a stopping node goes on answering, each answer closing its connection: a busy client has sent its next request
+/// by then.
+const DRAIN: Duration = Duration::from_millis(500);
 
 /// Waits for SIGTERM or SIGINT.
 pub(crate) async fn stop_signal() -> Result<()> {
@@ -115,7 +120,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     };
     let connections_max = config.api.max_connections;
     let https = serve(service.clone(), ServeConfig { listener: api, tls, workers, connections_max })?;
-    let http = serve_admin(service, admin)?;
+    let http = serve_admin(service.clone(), admin)?;
     let (https_handle, http_handle) = (https.handle(), http.handle());
     let https = tokio::spawn(https);
     let http = tokio::spawn(http);
@@ -134,8 +139,10 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         stopped = stop_signal() => stopped,
         why = node.stopped() => Err(anyhow!("the node has stopped taking part: {why}")),
     };
-    // Leadership first, so that others write while we drain.
+    // Leadership first, so that others write while we drain; then time for balancers and clients to go elsewhere.
+    service.drain();
     node.step_down().await;
+    tokio::time::sleep(DRAIN).await;
     https_handle.stop(true).await;
     http_handle.stop(false).await;
     timers.abort_all();
