@@ -1,6 +1,7 @@
 // One operation at a time, whole path: TLS, token, authorization, read gate, cryptography or log, JSON. Keep-alive.
 //
-//   OP        secret-get | secret-set | secret-new | sign-es256 | sign-rs256 | get-key     (default secret-get)
+//   OP        secret-get | secret-set | secret-new | sign-es256 | sign-rs256 | get-key | create-ec | create-rsa2048 |
+//             create-rsa4096                                                  (default secret-get)
 //   VUS       virtual users, each with a connection of its own                (default 16)
 //   SECONDS   how long                                                        (default 10)
 //   TARGETS   addresses of nodes, host:port, comma-separated; users are spread over them
@@ -74,6 +75,13 @@ function request(token) {
       return http.put(`${base()}/secrets/n-${__VU}-${__ITER}?${version}`, JSON.stringify({ value: `v-${__ITER}` }), params);
     case "get-key":
       return http.get(`${base()}/keys/load-ec?${version}`, params);
+    case "create-ec":
+      return http.post(`${base()}/keys/c-${__VU}/create?${version}`, JSON.stringify({ kty: "EC" }), params);
+    case "create-rsa2048":
+    case "create-rsa4096": {
+      const body = JSON.stringify({ kty: "RSA", key_size: Number(op.slice(-4)) });
+      return http.post(`${base()}/keys/c-${__VU}/create?${version}`, body, params);
+    }
     case "sign-es256":
       return http.post(`${base()}/keys/load-ec/sign?${version}`, JSON.stringify({ alg: "ES256", value: digest }), params);
     case "sign-rs256":
