@@ -341,3 +341,22 @@ async fn a_node_of_another_world_is_turned_away() {
     let call = peers.call(&member, peer::Lane::Control, &peer::Request::Status, Duration::from_secs(3)).await;
     assert!(call.is_err(), "a certificate of another authority opens nothing");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_clock_that_runs_ahead_decides_nothing() {
+    let cluster = Cluster::new().await;
+    let leader = cluster.leader().await;
+    let ahead = (1..=3).find(|id| *id != leader).unwrap();
+    let right = 2_000_000_000_000;
+    for id in 1..=3 {
+        let now_ms = if id == ahead { right + 91 * 86_400_000 } else { right };
+        cluster.node(id).set_clock(move || now_ms);
+    }
+    // The leader stamps what the node with the wrong clock forwards.
+    put(cluster.node(ahead), "s").await;
+    assert_eq!(newest(cluster.node(leader), "s").await.map(|v| v.created), Some(right / 1000));
+    // What cannot be undone goes by a majority's clocks, whoever asks.
+    for id in 1..=3 {
+        assert_eq!(cluster.node(id).agreed_ms().await, Some(right), "asked at {id}");
+    }
+}
