@@ -525,6 +525,7 @@ pub fn from_refusal(
         | Refusal::GroupNotEmpty
         | Refusal::AssignmentExists
         | Refusal::AssignmentNotFound
+        | Refusal::BadReads
         | Refusal::RoleNotFound
         | Refusal::RoleExists
         | Refusal::RoleInUse

@@ -11,7 +11,7 @@ const KEPT: usize = 4096;
 
 /// Entries that are remembered at most. Beyond, the oldest are forgotten and reads wait until those are visible: safe, and
 /// reached only when a node gets a long log and no word from a leader.
-const KEPT_MAX: usize = 65_536;
+const KEPT_MAX: usize = 16_384;
 
 /// Which parts of the state the newest log entries touch. Every log entry is added before it is durable.
 ///
@@ -25,6 +25,8 @@ pub struct Fence {
     forgotten: AtomicU64,
     /// End of the log.
     last: AtomicU64,
+    /// Every reader may rely on what is up to here: `min(applied, visible)`.
+    done: AtomicU64,
     known: Mutex<Known>,
 }
 
@@ -45,9 +47,13 @@ impl Fence {
         fence
     }
 
-    /// Adds an appended entry. `done` is what every reader may rely on by now, `min(applied, visible)`: older entries may
-    /// be forgotten.
-    pub fn add(&self, index: u64, touches: Vec<ConflictKey>, done: u64) {
+    /// What is up to here is applied and visible: it may be forgotten.
+    pub fn set_done(&self, index: u64) {
+        self.done.fetch_max(index, SeqCst);
+    }
+
+    /// Adds an appended entry.
+    pub fn add(&self, index: u64, touches: Vec<ConflictKey>) {
         let mut known = self.known();
         // Written over: openraft truncates first, so this is the log's second line of defence.
         while known.entries.back().is_some_and(|(there, _)| *there >= index) {
@@ -63,7 +69,7 @@ impl Fence {
         self.last.store(index, SeqCst);
         while known.entries.len() > KEPT {
             let old = known.entries.front().map_or(0, |(old, _)| *old);
-            if old > done && known.entries.len() <= KEPT_MAX {
+            if old > self.done.load(SeqCst) && known.entries.len() <= KEPT_MAX {
                 break;
             }
             self.forgotten.fetch_max(old, SeqCst);

@@ -9,11 +9,14 @@
 //! once), so the node has to stop and be started again.
 
 use crate::{info_log, other, sync_dir, LogId, RaftEntry, TypeConfig, Vote, RAFT_FORMAT};
+use claviger_lease::Fence;
+use claviger_state_machine::{touches, ConflictKey};
 use claviger_types::codec;
+use claviger_types::command::{Command, Entry};
 use futures::{stream, Stream};
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use openraft::OptionalSend;
+use openraft::{EntryPayload, OptionalSend};
 use rocksdb::{
     BoundColumnFamily, ColumnFamilyDescriptor, DBWithThreadMode, Direction, IteratorMode, MultiThreaded, Options,
     WriteBatch,
@@ -38,6 +41,9 @@ const WAL_FILES_KEPT: usize = 4;
 /// Callbacks that may wait for one sync. openraft's own pipeline is far smaller; a full queue slows the appender down.
 const SYNC_QUEUE: usize = 4096;
 
+/// Entries whose parts are known one by one after a start (see [`Fence`]): more than can be on their way to a quorum.
+const FENCED_AT_START: u64 = 1024;
+
 /// Bytes of entries in memory at once when a long range is read: for a follower that is behind, and for applying.
 const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -45,6 +51,7 @@ const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 #[derive(Clone)]
 pub struct RaftLog {
     inner: Arc<Inner>,
+    fence: Arc<Fence>,
 }
 
 struct Inner {
@@ -78,6 +85,7 @@ impl RaftLog {
             sync_dir(parent)?;
         }
         let disk = Arc::new(Disk { db, failed: Mutex::new(None) });
+        let fence = Arc::new(disk.fence()?);
         let (queue, receiver) = mpsc::sync_channel(SYNC_QUEUE);
         let for_thread = disk.clone();
         let thread = std::thread::Builder::new().name("log-sync".into()).spawn(move || {
@@ -90,7 +98,12 @@ impl RaftLog {
                 }
             }
         })?;
-        Ok(Self { inner: Arc::new(Inner { disk, queue: Some(queue), thread: Some(thread) }) })
+        Ok(Self { inner: Arc::new(Inner { disk, queue: Some(queue), thread: Some(thread) }), fence })
+    }
+
+    /// Which parts of the state the newest entries touch.
+    pub fn fence(&self) -> Arc<Fence> {
+        self.fence.clone()
     }
 
     /// Index of the last entry or, when all are purged, of the last purged one; `None` for a log that never held any.
@@ -159,6 +172,19 @@ impl Disk {
         Ok(LogState { last_purged_log_id, last_log_id })
     }
 
+    /// The fence of what is in the log.
+    fn fence(&self) -> io::Result<Fence> {
+        let bounds = self.bounds()?;
+        let last = bounds.last_log_id.map_or(0, |id| id.index);
+        let purged = bounds.last_purged_log_id.map_or(0, |id| id.index);
+        let from = (last + 1).saturating_sub(FENCED_AT_START).max(purged + 1);
+        let fence = Fence::new(from - 1);
+        for entry in self.read(from..last + 1, usize::MAX)? {
+            fence.add(entry.log_id().index, touched_by(&entry));
+        }
+        Ok(fence)
+    }
+
     /// Entries of a range, without a hole; at least one if there is one, then as many as `bytes_max` allows.
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<RaftEntry>> {
         let log = self.log()?;
@@ -185,6 +211,16 @@ impl Disk {
         let end = to.map_or([0xff; 9].to_vec(), |to| to.to_be_bytes().to_vec());
         batch.delete_range_cf(&self.log()?, from.to_be_bytes().to_vec(), end);
         Ok(())
+    }
+}
+
+/// What an entry may change. One that this binary does not understand may change everything; applying it stops the node.
+fn touched_by(entry: &RaftEntry) -> Vec<ConflictKey> {
+    let EntryPayload::Normal(payload) = &entry.payload else { return Vec::new() };
+    let command = Entry::from_bytes(&payload.0).and_then(|entry| Command::decode(entry.cmd, entry.cmd_v, &entry.body));
+    match command {
+        Ok(Some(command)) => touches(&command),
+        Ok(None) | Err(_) => vec![ConflictKey::World],
     }
 }
 
@@ -278,6 +314,8 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
         let log = disk.log()?;
         let mut batch = WriteBatch::default();
         for entry in entries {
+            // Before anything else: from here on a read knows of it.
+            self.fence.add(entry.log_id().index, touched_by(&entry));
             let bytes = codec::to_versioned(RAFT_FORMAT, &entry).map_err(other)?;
             batch.put_cf(&log, entry.log_id().index.to_be_bytes(), bytes);
         }
@@ -287,6 +325,7 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let index = last.as_ref().map_or(0, |id| id.index);
         // Synced: a snapshot that is installed next must not find the conflicting entries again after a power failure.
         self.blocking(move |disk| {
             let mut batch = WriteBatch::default();
@@ -294,7 +333,9 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
             disk.db.write(batch).map_err(other)?;
             disk.sync()
         })
-        .await
+        .await?;
+        self.fence.truncate(index);
+        Ok(())
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {

@@ -9,7 +9,9 @@
 
 use crate::snapshot::SnapshotDir;
 use crate::{info_log, other, sync_dir, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, RAFT_FORMAT};
-use claviger_state_machine::{apply, kv::Row, Kv, Read, StoreError, Table};
+use claviger_lease::Fence;
+use claviger_state_machine::records::Reads;
+use claviger_state_machine::{apply, kv::Row, Kv, Read, StoreError, Table, READS};
 use claviger_types::codec;
 use claviger_types::command::Entry;
 use claviger_types::outcome::Outcome;
@@ -27,7 +29,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use tokio::sync::watch;
 
 type Db = DBWithThreadMode<MultiThreaded>;
@@ -58,6 +61,12 @@ struct Inner {
     root: PathBuf,
     db: RwLock<Arc<Db>>,
     applied: watch::Sender<u64>,
+    /// Term of the last applied entry, never behind `applied`.
+    applied_term: AtomicU64,
+    /// How reads are made, as of `applied`.
+    reads: watch::Sender<Option<Arc<Reads>>>,
+    /// Told before a snapshot replaces the state.
+    fence: OnceLock<Arc<Fence>>,
     /// Only one snapshot is built or installed at a time.
     work: Mutex<()>,
     /// Snapshots that were given out and may still be read.
@@ -219,11 +228,15 @@ impl StateStore {
             root: root.to_owned(),
             db: RwLock::new(db),
             applied: watch::Sender::new(0),
+            applied_term: AtomicU64::new(0),
+            reads: watch::Sender::new(None),
+            fence: OnceLock::new(),
             work: Mutex::new(()),
             lent: Mutex::new(Vec::new()),
         };
         let this = Self { inner: Arc::new(inner) };
-        this.inner.applied.send_replace(this.applied_log_id()?.map_or(0, |id| id.index));
+        this.inner.read_reads(&this.db())?;
+        this.inner.announce(this.applied_log_id()?.as_ref());
         if let Some(newest) = this.inner.newest_snapshot()? {
             this.inner.keep_only(&newest.1.path)?;
         }
@@ -244,6 +257,22 @@ impl StateStore {
     /// Index of the last applied entry, and its changes.
     pub fn applied(&self) -> watch::Receiver<u64> {
         self.inner.applied.subscribe()
+    }
+
+    /// Term of the last applied entry, or of a later one: read it after the index.
+    pub fn applied_term(&self) -> u64 {
+        self.inner.applied_term.load(Ordering::SeqCst)
+    }
+
+    /// How reads are made, and its changes; never older than the applied index says.
+    pub fn reads(&self) -> watch::Receiver<Option<Arc<Reads>>> {
+        self.inner.reads.subscribe()
+    }
+
+    /// Has `fence` told before a snapshot replaces the state; set once, at the start.
+    pub fn tell(&self, fence: Arc<Fence>) {
+        // A second call would be a mistake of the wiring; the first one stays.
+        self.inner.fence.set(fence).ok();
     }
 
     /// Where incoming snapshots are put together.
@@ -358,6 +387,24 @@ fn remove_if_there(dir: &Path) -> io::Result<()> {
 }
 
 impl Inner {
+    /// Makes known what is applied. The term first: who reads the index first has a term that is not older.
+    fn announce(&self, applied: Option<&LogId>) {
+        if let Some(id) = applied {
+            self.applied_term.store(id.committed_leader_id().term, Ordering::SeqCst);
+        }
+        self.applied.send_replace(applied.map_or(0, |id| id.index));
+    }
+
+    fn read_reads(&self, db: &Db) -> io::Result<()> {
+        let reads = claviger_state_machine::read::reads(&View::of(db)).map_err(other)?.map(Arc::new);
+        self.reads.send_if_modified(|known| {
+            let changed = *known != reads;
+            *known = reads;
+            changed
+        });
+        Ok(())
+    }
+
     fn newest_snapshot(&self) -> io::Result<Option<(SnapshotMeta, SnapshotDir)>> {
         let mut newest: Option<(SnapshotMeta, SnapshotDir)> = None;
         for item in fs::read_dir(self.root.join("snapshots"))? {
@@ -441,10 +488,10 @@ impl StateStore {
         let db = self.db();
         let mut state = Run { db: &db, changes: Changes::new() };
         let mut answers = Vec::with_capacity(run.len());
-        let mut last = 0;
+        let mut last = None;
         for (entry, responder) in run {
             let log_id = entry.log_id();
-            last = log_id.index;
+            last = Some(log_id.clone());
             let outcome = match entry.payload {
                 EntryPayload::Blank => Outcome::Done,
                 EntryPayload::Membership(membership) => {
@@ -462,6 +509,7 @@ impl StateStore {
             state.put(Table::Meta, APPLIED.to_vec(), bytes);
             answers.push((responder, outcome));
         }
+        let new_reads = state.changes.contains_key(&(Table::Meta, READS.to_vec()));
         let mut batch = WriteBatch::default();
         for ((table, key), change) in state.changes {
             let cf = family(&db, table).map_err(other)?;
@@ -471,7 +519,10 @@ impl StateStore {
             }
         }
         db.write(batch).map_err(other)?;
-        self.inner.applied.send_replace(last);
+        if new_reads {
+            self.inner.read_reads(&db)?;
+        }
+        self.inner.announce(last.as_ref());
         for (responder, outcome) in answers {
             if let Some(responder) = responder {
                 responder.send(outcome);
@@ -543,9 +594,13 @@ fn install(store: &StateStore, meta: &SnapshotMeta, snapshot: &SnapshotDir) -> i
         return Err(other("a snapshot's state does not end where its header says"));
     }
     inner.keep(snapshot, meta)?;
+    if let Some(fence) = inner.fence.get() {
+        fence.install(meta.last_log_id.as_ref().map_or(0, |id| id.index));
+    }
     write_pointer(root, old + 1)?;
+    inner.read_reads(&db)?;
     let before = std::mem::replace(&mut *inner.db.write().unwrap_or_else(PoisonError::into_inner), Arc::new(db));
-    inner.applied.send_replace(meta.last_log_id.map_or(0, |id| id.index));
+    inner.announce(meta.last_log_id.as_ref());
     // Views may still read the old state: its files are open. Nothing may write there any more.
     before.cancel_all_background_work(true);
     if let Err(error) = fs::remove_dir_all(folder_path(root, old)) {

@@ -8,17 +8,20 @@ use crate::keys;
 use crate::kv::{Kv, Read, StoreError, Table};
 use crate::policy::required_permission;
 use crate::read;
-use crate::records::{DeletedHead, Event, Head, Remembered, Subscription, Tenant, TokenKey, World, FORMAT};
+use crate::records::{DeletedHead, Event, Head, Reads, Remembered, Subscription, Tenant, TokenKey, World, FORMAT};
 use crate::rotation;
 use claviger_types::codec::{self, CodecError};
 use claviger_types::command::{
     Actor, Command, Content, Entry, InitWorld, NoteNearExpiry, ObjectRef, Origin, PutSubscription, PutTenant,
-    PutTokenKey, PutVersion, RestoreObject, RotateDue, RotationPolicy, SetRotationPolicy, UpdateVersion,
+    PutTokenKey, PutVersion, RestoreObject, RotateDue, RotationPolicy, SetReads, SetRotationPolicy, SetVaultReads,
+    UpdateVersion,
 };
 use claviger_types::name::{Id128, Kind};
 use claviger_types::outcome::{Deletion, ObjectVersion, Outcome, Refusal};
+use claviger_types::reads::{ReadMode, ReadTiming, BOUND_MS};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 
 /// Rows that one purge removes at most in one scan step; a purge takes as many steps as it needs.
 pub const PURGE_ROWS_MAX: usize = 1024;
@@ -26,6 +29,9 @@ pub const PURGE_ROWS_MAX: usize = 1024;
 /// How long an outcome is remembered for retries, in milliseconds of state time. Retries happen inside the cluster within
 /// one request's deadline (seconds); an hour leaves room for a proposal that was stuck in a partition.
 const REMEMBER_MS: u64 = 3_600_000;
+
+/// Vaults with a read mode of their own: every node keeps all of them in memory.
+const VAULT_READS_MAX: usize = 1_000;
 
 /// Outcomes forgotten per entry: more than one, so that the queue shrinks after a burst.
 const FORGET_PER_ENTRY: usize = 4;
@@ -211,6 +217,8 @@ impl<K: Kv> Apply<'_, K> {
             Command::SetRotationPolicy(c) => self.set_rotation_policy(c),
             Command::RotateDue(c) => self.rotate_due(c, blob(0)),
             Command::NoteNearExpiry(c) => self.note_near_expiry(c),
+            Command::SetReads(c) => self.set_reads(c, &entry.actor),
+            Command::SetVaultReads(c) => self.set_vault_reads(c, &entry.actor),
         }
     }
 
@@ -219,6 +227,50 @@ impl<K: Kv> Apply<'_, K> {
             return refuse(Refusal::WorldState);
         }
         put(self.kv, Table::Meta, keys::WORLD.to_vec(), &World { id: c.world, region: c.region })?;
+        Ok(Outcome::Done)
+    }
+
+    fn set_reads(&mut self, c: SetReads, actor: &Actor) -> Step {
+        let bound = match c.mode {
+            ReadMode::Bounded { bound_ms } => BOUND_MS.contains(&bound_ms),
+            ReadMode::ReadIndex | ReadMode::Lease => true,
+        };
+        if *actor != Actor::System {
+            return refuse(Refusal::Forbidden);
+        }
+        if !bound || c.timing.check().is_err() {
+            return refuse(Refusal::BadReads);
+        }
+        let old = read::reads(self.kv)?;
+        let (mut longest, vaults) = old.map_or((None, BTreeMap::new()), |old| (old.longest, old.vaults));
+        if c.mode == ReadMode::Lease {
+            let before = longest.unwrap_or(c.timing);
+            longest = Some(ReadTiming {
+                lease_ms: before.lease_ms.max(c.timing.lease_ms),
+                rho_ppm: before.rho_ppm.max(c.timing.rho_ppm),
+                eps_ms: before.eps_ms.max(c.timing.eps_ms),
+            });
+        }
+        let reads = Reads { mode: c.mode, timing: c.timing, longest, vaults };
+        put(self.kv, Table::Meta, keys::READS.to_vec(), &reads)?;
+        Ok(Outcome::Done)
+    }
+
+    fn set_vault_reads(&mut self, c: SetVaultReads, actor: &Actor) -> Step {
+        if *actor != Actor::System {
+            return refuse(Refusal::Forbidden);
+        }
+        if read::vault(self.kv, c.vault)?.is_none() {
+            return refuse(Refusal::VaultNotFound);
+        }
+        let Some(mut reads) = read::reads(self.kv)? else { return refuse(Refusal::BadReads) };
+        match c.mode {
+            Some(mode) if !mode.is_stricter_than(reads.mode) => return refuse(Refusal::BadReads),
+            Some(_) if reads.vaults.len() >= VAULT_READS_MAX => return refuse(Refusal::BadReads),
+            Some(mode) => reads.vaults.insert(c.vault, mode),
+            None => reads.vaults.remove(&c.vault),
+        };
+        put(self.kv, Table::Meta, keys::READS.to_vec(), &reads)?;
         Ok(Outcome::Done)
     }
 

@@ -9,6 +9,8 @@ pub(crate) const WORLD: &[u8] = b"world";
 pub(crate) const CLOCK: &[u8] = b"clock";
 pub(crate) const CHAIN: &[u8] = b"chain";
 pub(crate) const PURGED: &[u8] = b"purged";
+/// How reads are made. Public: whoever applies watches it.
+pub const READS: &[u8] = b"reads";
 
 /// (vault, kind): the prefix of all of a vault's objects of a kind.
 pub(crate) fn collection(vault: Id128, kind: Kind) -> Vec<u8> {

@@ -20,6 +20,7 @@ mod touches;
 
 pub use access::{allowed, allowed_in, may_change_directory, Access};
 pub use apply::{apply, ApplyError, PURGE_ROWS_MAX};
+pub use keys::READS;
 pub use kv::{Kv, MemKv, Read, StoreError, Table};
 pub use policy::{required_permission, Need, Required, SECRET_UPDATE};
 pub use touches::{touches, ConflictKey};

@@ -144,6 +144,10 @@ impl<K: Kv> Apply<'_, K> {
         self.remove_all(Table::Policies, &vault.id.0)?;
         let scope = vault.scope();
         self.remove_assignments(|assigned| scope.holds(assigned))?;
+        if let Some(mut reads) = read::reads(self.kv)?.filter(|reads| reads.vaults.contains_key(&vault.id)) {
+            reads.vaults.remove(&vault.id);
+            put(self.kv, Table::Meta, keys::READS.to_vec(), &reads)?;
+        }
         put(self.kv, Table::Resources, keys::erasure(vault.id), &vault.id)?;
         Ok(Outcome::Done)
     }

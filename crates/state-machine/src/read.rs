@@ -5,7 +5,7 @@ use crate::keys;
 use crate::kv::{Read, Table};
 use crate::policy::Need;
 use crate::records::{
-    Application, DeletedHead, Event, Group, Head, Notice, Notified, ResourceGroup, RoleAssignment, Subscription,
+    Application, DeletedHead, Event, Group, Head, Notice, Notified, Reads, ResourceGroup, RoleAssignment, Subscription,
     Tenant, TokenKey, User, Vault, World, FORMAT,
 };
 use crate::rotation::Due;
@@ -35,6 +35,11 @@ pub fn world(kv: &impl Read) -> Result<Option<World>> {
 /// State time in milliseconds: the greatest time of any applied entry.
 pub fn clock_ms(kv: &impl Read) -> Result<u64> {
     Ok(row(kv, Table::Meta, keys::CLOCK)?.unwrap_or(0))
+}
+
+/// How reads are made; `None` before anyone said so.
+pub fn reads(kv: &impl Read) -> Result<Option<Reads>> {
+    row(kv, Table::Meta, keys::READS)
 }
 
 /// Head of the audit chain.

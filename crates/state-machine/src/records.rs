@@ -4,9 +4,11 @@ use claviger_types::alg::PublicKey;
 use claviger_types::command::{ClientCertificate, ClientSecret, PrincipalKind, RotationPolicy, Tags};
 use claviger_types::name::{Id128, Kind, ObjectName, VaultName};
 use claviger_types::outcome::{Deletion, Outcome};
+use claviger_types::reads::{ReadMode, ReadTiming};
 use claviger_types::role::Scope;
 use claviger_types::vault::VaultSettings;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Format number of every row of this module.
 pub const FORMAT: u8 = 1;
@@ -18,6 +20,27 @@ pub struct World {
     pub id: Id128,
     /// Region name that replies show.
     pub region: String,
+}
+
+/// How reads are made. Without it: by read index, and no lease was ever given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reads {
+    /// For every vault that has no mode of its own.
+    pub mode: ReadMode,
+    /// The numbers of leases.
+    pub timing: ReadTiming,
+    /// Numbers of the longest leases that were ever given: what a new leader waits for.
+    pub longest: Option<ReadTiming>,
+    /// Vaults with a mode of their own.
+    pub vaults: BTreeMap<Id128, ReadMode>,
+}
+
+impl Reads {
+    /// The mode for a vault.
+    pub fn of(&self, vault: Id128) -> ReadMode {
+        let own = self.vaults.get(&vault).copied();
+        own.filter(|own| own.is_stricter_than(self.mode)).unwrap_or(self.mode)
+    }
 }
 
 /// A vault.

@@ -39,7 +39,9 @@ pub fn touches(command: &Command) -> Vec<ConflictKey> {
         | Command::PutRoleAssignment(_)
         | Command::DeleteRoleAssignment(_)
         | Command::PutRoleDefinition(_)
-        | Command::DeleteRoleDefinition(_) => vec![ConflictKey::World],
+        | Command::DeleteRoleDefinition(_)
+        | Command::SetReads(_)
+        | Command::SetVaultReads(_) => vec![ConflictKey::World],
         Command::UpdateVault(c) => vec![ConflictKey::Vault(c.vault)],
         Command::DeleteVault(c) | Command::RecoverVault(c) | Command::PurgeVault(c) => {
             vec![ConflictKey::World, ConflictKey::Vault(c.vault), ConflictKey::VaultAny(c.vault)]

@@ -11,6 +11,7 @@ use crate::alg::{Kty, PublicKey};
 use crate::codec::{self, CodecError};
 use crate::name::{Id128, Kind, ObjectName, VaultName};
 use crate::permission::AccessPolicy;
+use crate::reads::{ReadMode, ReadTiming};
 use crate::role::{RoleDefinition, Scope};
 use crate::vault::VaultSettings;
 use serde::{Deserialize, Serialize};
@@ -583,6 +584,24 @@ pub struct RestoreObject {
     pub rotation: Option<RotationPolicy>,
 }
 
+/// How the world's reads are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetReads {
+    /// From now on.
+    pub mode: ReadMode,
+    /// The numbers of leases.
+    pub timing: ReadTiming,
+}
+
+/// How one vault's reads are made, where it wants more than its world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetVaultReads {
+    /// The vault.
+    pub vault: Id128,
+    /// Stricter than the world's mode; `None`: as the world's.
+    pub mode: Option<ReadMode>,
+}
+
 macro_rules! commands {
     ($($(#[$meta:meta])* $variant:ident($body:ty) = $cmd:literal v $v:literal),+ $(,)?) => {
         /// Every command. The numbers are stored.
@@ -675,4 +694,8 @@ commands! {
     RotateDue(RotateDue) = 17 v 1,
     /// See [`NoteNearExpiry`].
     NoteNearExpiry(NoteNearExpiry) = 18 v 1,
+    /// See [`SetReads`].
+    SetReads(SetReads) = 70 v 1,
+    /// See [`SetVaultReads`].
+    SetVaultReads(SetVaultReads) = 71 v 1,
 }

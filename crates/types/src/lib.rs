@@ -10,5 +10,6 @@ pub mod duration;
 pub mod name;
 pub mod outcome;
 pub mod permission;
+pub mod reads;
 pub mod role;
 pub mod vault;

@@ -108,4 +108,6 @@ pub enum Refusal {
     PrincipalNotFound,
     /// More of something than there may be.
     TooMany,
+    /// Read mode or timing out of range, or a vault's mode that is not stricter than its world's.
+    BadReads,
 }
