@@ -17,6 +17,7 @@ use claviger_types::outcome::{Deletion, ObjectVersion, Outcome};
 use claviger_types::role::DATA_PREFIX;
 use serde::de::DeserializeOwned;
 use serde::Serialize;
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// An authorized request on one vault.
@@ -30,6 +31,8 @@ pub(crate) struct Call<'a> {
     pub(crate) query: &'a str,
     pub(crate) body: &'a [u8],
     access: Access,
+    /// Whether something was proposed: then the answer is an outcome, and the request must not be evaluated again.
+    proposed: Cell<bool>,
     /// Time of the request in seconds, never behind state time.
     pub(crate) now: u64,
 }
@@ -88,7 +91,8 @@ impl<'a> Call<'a> {
             Ok::<_, ApplyError>((access, read::clock_ms(view)?))
         })?;
         let now = now_ms.max(clock) / 1000;
-        let call = Self { service, render, principal, matched, name, query, body, access, now };
+        let proposed = Cell::new(false);
+        let call = Self { service, render, principal, matched, name, query, body, access, proposed, now };
         if access.is_granted() {
             Ok(call)
         } else {
@@ -207,12 +211,18 @@ impl<'a> Call<'a> {
         Label { vault: self.vault().id, kind: self.kind(), name: folded, version }
     }
 
+    /// Whether something was proposed.
+    pub(crate) fn has_proposed(&self) -> bool {
+        self.proposed.get()
+    }
+
     fn actor(&self) -> Actor {
         Actor::Principal { tenant: self.principal.tenant, oid: self.principal.oid }
     }
 
     /// Proposes a command in the caller's name; a refusal is an outcome like any other.
     pub(crate) async fn propose_raw(&self, command: Command, blobs: Vec<Vec<u8>>) -> Result<Outcome, ServiceError> {
+        self.proposed.set(true);
         self.service.propose(self.actor(), &command, blobs).await
     }
 

@@ -90,11 +90,32 @@ struct Exchange<'a> {
     origin: Origin<'a>,
 }
 
+/// What headers tell of an answer beside what it says.
+#[derive(Default)]
+struct Seen {
+    /// The role assignment that let the caller in.
+    assignment: Option<Id128>,
+    /// The log index that the answer was decided at, for audit.
+    index: Option<u64>,
+    /// How far behind it may be, where the read mode lets it.
+    behind_ms: Option<u64>,
+}
+
+/// A request that was understood.
+struct Request<'a> {
+    label: &'a str,
+    vault: Id128,
+    principal: &'a Arc<Principal>,
+    matched: &'a route::Match,
+    query: &'a str,
+    version: ApiVersion,
+}
+
 impl Exchange<'_> {
     async fn vault(&self, label: &str, payload: web::Payload) -> (&'static str, HttpResponse) {
         let mut operation = "None";
-        let mut assignment = None;
-        let result = self.answer(label, payload, &mut operation, &mut assignment).await;
+        let mut seen = Seen::default();
+        let result = self.answer(label, payload, &mut operation, &mut seen).await;
         let mut response = match result {
             Ok(reply) => {
                 let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -106,10 +127,15 @@ impl Exchange<'_> {
             Err((error, challenge)) => error_response(&error, challenge),
         };
         self.add_headers(response.headers_mut());
-        let assignment = assignment.and_then(|id| HeaderValue::from_str(&id.guid()).ok());
-        if let Some(value) = assignment {
-            response.headers_mut().insert(HeaderName::from_static("x-ms-keyvault-rbac-assignment-id"), value);
-        }
+        let mut add = |name: &'static str, value: Option<HeaderValue>| {
+            if let Some(value) = value {
+                response.headers_mut().insert(HeaderName::from_static(name), value);
+            }
+        };
+        let assignment = seen.assignment.and_then(|id| HeaderValue::from_str(&id.guid()).ok());
+        add("x-ms-keyvault-rbac-assignment-id", assignment);
+        add("x-claviger-index", seen.index.map(HeaderValue::from));
+        add("x-claviger-staleness-ms", seen.behind_ms.map(HeaderValue::from));
         (operation, response)
     }
 
@@ -158,7 +184,7 @@ impl Exchange<'_> {
         label: &str,
         payload: web::Payload,
         operation: &mut &'static str,
-        assignment: &mut Option<Id128>,
+        seen: &mut Seen,
     ) -> Result<Reply, (ServiceError, Option<String>)> {
         let plain = |error| (error, None);
         let vault = self.find_vault(label).await.map_err(plain)?;
@@ -173,15 +199,54 @@ impl Exchange<'_> {
             _ => BODY_BYTES_MAX,
         };
         let body = read_body(payload, limit).await.map_err(plain)?;
-        self.service.node.gate().check().await.map_err(|error| plain(error.into()))?;
-        // Looked up again behind the gate: policies and settings may have changed on another node.
-        let vault = self.service.vault_by_id(vault.id).map_err(plain)?;
-        let vault = vault.ok_or_else(|| plain(ServiceError::VaultNotFound(label.to_owned())))?;
-        self.firewall(&vault, &principal).map_err(plain)?;
-        let render = Renderer { origin: self.origin.clone(), vault: &vault, version };
-        let call = Call::authorize(self.service, render, principal, &matched, query, &body, now_ms).map_err(plain)?;
-        *assignment = call.assignment();
-        ops::run(&call).await.map_err(plain)
+        let gate = self.service.node.gate();
+        let parts = matched.depends_on(vault.id);
+        let mode = gate.mode(Some(vault.id));
+        let mut reading = gate.read(&parts, mode);
+        loop {
+            reading.begin().await.map_err(|error| plain(error.into()))?;
+            let request = Request { label, vault: vault.id, principal: &principal, matched: &matched, query, version };
+            let (result, proposed) = self.evaluate(&request, &body, now_ms, &mut seen.assignment).await;
+            // An outcome is as it is. Everything else holds only if nothing has changed under it: the last step.
+            let good = proposed || reading.confirm().await.map_err(|error| plain(error.into()))?;
+            // A stricter mode may have come into force while the vault was looked at.
+            if good && (proposed || gate.mode(Some(vault.id)) == mode) {
+                seen.index = Some(reading.index());
+                seen.behind_ms = reading.behind_ms();
+                return result.map_err(plain);
+            }
+        }
+    }
+
+    /// Answers from what is here, between the two halves of the gate; also whether something was proposed.
+    async fn evaluate(
+        &self,
+        request: &Request<'_>,
+        body: &[u8],
+        now_ms: u64,
+        assignment: &mut Option<Id128>,
+    ) -> (Result<Reply, ServiceError>, bool) {
+        let prepare = || {
+            // Looked up again behind the gate: policies and settings may have changed on another node.
+            let vault = self.service.vault_by_id(request.vault)?;
+            let vault = vault.ok_or_else(|| ServiceError::VaultNotFound(request.label.to_owned()))?;
+            self.firewall(&vault, request.principal)?;
+            Ok(vault)
+        };
+        let vault = match prepare() {
+            Ok(vault) => vault,
+            Err(error) => return (Err(error), false),
+        };
+        let render = Renderer { origin: self.origin.clone(), vault: &vault, version: request.version };
+        let principal = request.principal.clone();
+        match Call::authorize(self.service, render, principal, request.matched, request.query, body, now_ms) {
+            Ok(call) => {
+                *assignment = call.assignment();
+                let result = ops::run(&call).await;
+                (result, call.has_proposed())
+            }
+            Err(error) => (Err(error), false),
+        }
     }
 
     /// The vault's network settings. The service's own address on the way is the client's: there is no proxy in front
@@ -219,7 +284,9 @@ impl Exchange<'_> {
         }
         // It may have been made on another node a moment ago.
         self.service.node.gate().check().await?;
-        look()?.ok_or_else(missing)
+        let found = look()?;
+        self.service.node.gate().settle().await?;
+        found.ok_or_else(missing)
     }
 
     fn principal(&self, vault: &Vault, now: u64) -> Result<Arc<Principal>, TokenFault> {

@@ -1,8 +1,8 @@
 //! The data plane's routes as a table that handlers, metrics and tests share (contract sections 10, 11 and 14).
 
 use crate::error::ServiceError;
-use claviger_state_machine::SECRET_UPDATE;
-use claviger_types::name::Kind;
+use claviger_state_machine::{ConflictKey, SECRET_UPDATE};
+use claviger_types::name::{Id128, Kind, ObjectName};
 use claviger_types::permission::{KeyPermission as K, Permission, SecretPermission as S};
 
 macro_rules! routes {
@@ -120,6 +120,21 @@ pub struct Match {
     pub name: String,
     /// The version, not checked; empty for the newest.
     pub version: String,
+}
+
+impl Match {
+    /// The parts of the state that the answer depends on: what the read gate watches.
+    pub(crate) fn depends_on(&self, vault: Id128) -> Vec<ConflictKey> {
+        let mut parts = vec![ConflictKey::World, ConflictKey::Vault(vault)];
+        match ObjectName::parse(&self.name) {
+            // The exchange key of an import is another object of the vault.
+            Ok(name) if self.op != Op::KeyImport => {
+                parts.push(ConflictKey::Object(vault, self.op.kind(), name.folded()));
+            }
+            _ => parts.push(ConflictKey::VaultAny(vault)),
+        }
+        parts
+    }
 }
 
 /// Collections whose paths are the contract's, but which this release does not have.

@@ -16,7 +16,7 @@ use claviger_crypto::random;
 use claviger_node::Node;
 use claviger_state_machine::read;
 use claviger_state_machine::records::Vault;
-use claviger_types::command::{Actor, Command, Entry};
+use claviger_types::command::{Actor, Command, Entry, SetReads};
 use claviger_types::name::Id128;
 use claviger_types::outcome::Outcome;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +40,8 @@ pub struct ServiceConfig {
     /// Whether a new vault gets access policies although roles were asked for. Current `az` asks for roles unless told
     /// otherwise, and then refuses `az keyvault set-policy`, which programs of before know; off, the request is honoured.
     pub policies_where_rbac_is_asked: bool,
+    /// How a new world makes reads.
+    pub reads: SetReads,
 }
 
 /// The service of one node.
@@ -110,14 +112,16 @@ impl Service {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Whether a load balancer should send requests here: the world is there, and a read index comes in time. A leader that
+    /// Whether a load balancer should send requests here: the world is there, and reads get in. A leader that
     /// has lost its quorum is not ready, nor is a node that stops.
     pub async fn is_ready(&self) -> bool {
         if self.is_draining() {
             return false;
         }
-        let reads = tokio::time::timeout(READY, self.node.gate().check()).await;
-        matches!(reads, Ok(Ok(()))) && self.is_set_up().unwrap_or(false)
+        let gate = self.node.gate();
+        let mut reading = gate.read(&[], gate.mode(None));
+        let ready = tokio::time::timeout(READY, reading.begin()).await;
+        matches!(ready, Ok(Ok(()))) && self.is_set_up().unwrap_or(false)
     }
 
     /// A vault that is not soft-deleted.

@@ -9,11 +9,12 @@ use claviger_state_machine::read;
 use claviger_types::alg::KeySpec;
 use claviger_types::command::{
     Actor, AddClientSecret, ClientSecret, Command, CreateVault, InitWorld, PrincipalKind, PutApplication,
-    PutResourceGroup, PutRoleAssignment, PutSubscription, PutTenant, PutTokenKey, Tags,
+    PutResourceGroup, PutRoleAssignment, PutSubscription, PutTenant, PutTokenKey, SetReads, SetVaultReads, Tags,
 };
 use claviger_types::name::{Id128, VaultName};
 use claviger_types::outcome::{Outcome, Refusal};
 use claviger_types::permission::AccessPolicy;
+use claviger_types::reads::{ReadMode, ReadTiming};
 use claviger_types::role::{self, Scope};
 use claviger_types::vault::VaultSettings;
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,21 @@ pub enum AdminCommand {
         #[serde(default)]
         standard: bool,
     },
+    /// Changes how reads are made.
+    SetReads {
+        /// `lease`, `read_index`, `bounded`; for a vault also `world`, which is as its world's.
+        mode: String,
+        /// How far behind an answer may be, in milliseconds, for `bounded`.
+        bound_ms: Option<u32>,
+        /// The numbers of leases; those that are not given stay.
+        lease_ms: Option<u32>,
+        /// See [`claviger_types::reads::ReadTiming`].
+        rho_ppm: Option<u32>,
+        /// See [`claviger_types::reads::ReadTiming`].
+        eps_ms: Option<u32>,
+        /// Only this vault.
+        vault: Option<String>,
+    },
     /// Adds an application with a secret to the first tenant.
     CreateApplication {
         /// For people.
@@ -117,6 +133,7 @@ impl Service {
         if !self.is_set_up()? {
             let world = InitWorld { world: self.sealer.world(), region: self.config.region.clone() };
             self.system(Command::InitWorld(world), Vec::new()).await?;
+            self.system(Command::SetReads(self.config.reads), Vec::new()).await?;
         }
         if self.node.view(|view| read::token_keys(view))?.is_empty() {
             self.add_token_key().await?;
@@ -308,6 +325,43 @@ impl Service {
                 let made = self.create_vault(&name, &client_id, retention_days, purge_protection, !standard).await;
                 made.map_err(say)?;
                 serde_json::to_vec(&serde_json::json!({ "vault": name }))
+            }
+            AdminCommand::SetReads { mode, bound_ms, lease_ms, rho_ppm, eps_ms, vault } => {
+                self.node.gate().check().await.map_err(|e| e.to_string())?;
+                let known = self.node.view(|view| read::reads(view)).map_err(|e| e.to_string())?;
+                let old = known.map(|reads| reads.timing).unwrap_or_default();
+                let timing = ReadTiming {
+                    lease_ms: lease_ms.unwrap_or(old.lease_ms),
+                    rho_ppm: rho_ppm.unwrap_or(old.rho_ppm),
+                    eps_ms: eps_ms.unwrap_or(old.eps_ms),
+                };
+                let parsed = match (mode.as_str(), &vault) {
+                    ("world", Some(_)) => None,
+                    (mode, _) => Some(ReadMode::parse(mode, bound_ms)?),
+                };
+                let command = match (vault, parsed) {
+                    (Some(name), mode) => {
+                        let name = VaultName::parse(&name).map_err(|_| "a vault's name breaks the rules".to_owned())?;
+                        let found =
+                            self.node.view(|view| read::vault_by_name(view, &name)).map_err(|e| e.to_string())?;
+                        let vault = found.ok_or("no vault has this name")?.id;
+                        Command::SetVaultReads(SetVaultReads { vault, mode })
+                    }
+                    (None, Some(mode)) => {
+                        timing.check()?;
+                        Command::SetReads(SetReads { mode, timing })
+                    }
+                    (None, None) => return Err("`world` is for a vault".into()),
+                };
+                match self.propose(Actor::System, &command, Vec::new()).await.map_err(say)? {
+                    Outcome::Refused(Refusal::BadReads) => {
+                        return Err(
+                            "a vault's mode must be stricter than its world's, and the world's must be set".into()
+                        )
+                    }
+                    Outcome::Refused(refusal) => return Err(format!("refused: {refusal:?}")),
+                    _ => serde_json::to_vec(&serde_json::json!({ "mode": mode })),
+                }
             }
             AdminCommand::CreateApplication { display_name } => {
                 self.node.gate().check().await.map_err(|e| e.to_string())?;

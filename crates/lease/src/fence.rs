@@ -102,6 +102,11 @@ impl Fence {
         self.last.load(SeqCst)
     }
 
+    /// The newest entry that touches anything, or may do so.
+    pub fn newest(&self) -> u64 {
+        self.newest.load(SeqCst).max(self.forgotten.load(SeqCst))
+    }
+
     /// Entries that are neither applied nor visible, or not both.
     pub fn pending(&self, done: u64) -> usize {
         if self.newest.load(SeqCst) <= done {
@@ -113,8 +118,7 @@ impl Fence {
 
     /// Whether no entry after `index` touches any of these parts; all parts when `parts` is `None`.
     pub fn is_clean(&self, parts: Option<&[ConflictKey]>, index: u64) -> bool {
-        let clean = |fence: &Self| fence.newest.load(SeqCst).max(fence.forgotten.load(SeqCst)) <= index;
-        if clean(self) {
+        if self.newest() <= index {
             return true;
         }
         let Some(parts) = parts else { return false };

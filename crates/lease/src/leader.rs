@@ -2,6 +2,7 @@
 
 use crate::{Ballot, Broken, Grant, LeaseAck, LeaseMessage, Nanos, Params};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A node that lacks committed entries for longer than this gets no lease: nobody shall wait for a slow disk. In
 /// nanoseconds.
@@ -61,7 +62,7 @@ pub struct Leader {
     /// The first index of this term that was seen applied.
     floor: Option<u64>,
     visible: u64,
-    members: Members,
+    members: Arc<Members>,
     peers: BTreeMap<u64, Peer>,
     /// How long before its vote each voter had last accepted an append.
     ages: BTreeMap<u64, Nanos>,
@@ -71,7 +72,7 @@ pub struct Leader {
 
 impl Leader {
     /// The office of `ballot`, seen at `now`. `visible` is what this node heard to be visible before.
-    pub fn new(ballot: Ballot, members: Members, visible: u64, now: Nanos) -> Self {
+    pub fn new(ballot: Ballot, members: Arc<Members>, visible: u64, now: Nanos) -> Self {
         Self {
             ballot,
             broken: Broken::Nothing,
@@ -106,8 +107,9 @@ impl Leader {
         self.evictions
     }
 
-    /// The membership has changed.
-    pub fn set_members(&mut self, members: Members) {
+    /// Who the members are now; empty when that is not known, and then nothing is given and nothing becomes visible by
+    /// shortcut.
+    pub fn set_members(&mut self, members: Arc<Members>) {
         self.members = members;
     }
 
@@ -156,7 +158,9 @@ impl Leader {
     pub fn frozen_until(&self, params: Option<&Params>) -> Nanos {
         let Some(params) = params else { return self.since };
         let dropped = |id: &u64| *id == self.ballot.node || self.peers.get(id).is_some_and(|peer| peer.dropped_older);
-        if self.broken == Broken::Freeze || (self.floor.is_some() && self.members.nodes.iter().all(dropped)) {
+        // Empty: who the members are is not known at this moment.
+        let known = self.floor.is_some() && !self.members.nodes.is_empty();
+        if self.broken == Broken::Freeze || (known && self.members.nodes.iter().all(dropped)) {
             return self.since;
         }
         let age = self.quorum_of(|id| self.ages.get(id).copied()).unwrap_or(0);

@@ -52,6 +52,8 @@ const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub struct RaftLog {
     inner: Arc<Inner>,
     fence: Arc<Fence>,
+    /// Indexes of membership entries that were appended since the start and not truncated, ascending.
+    memberships: Arc<Mutex<Vec<u64>>>,
 }
 
 struct Inner {
@@ -98,12 +100,26 @@ impl RaftLog {
                 }
             }
         })?;
-        Ok(Self { inner: Arc::new(Inner { disk, queue: Some(queue), thread: Some(thread) }), fence })
+        Ok(Self {
+            inner: Arc::new(Inner { disk, queue: Some(queue), thread: Some(thread) }),
+            fence,
+            memberships: Arc::default(),
+        })
     }
 
     /// Which parts of the state the newest entries touch.
     pub fn fence(&self) -> Arc<Fence> {
         self.fence.clone()
+    }
+
+    /// Index of the newest membership entry that was appended since the start, 0 when there was none: known here before
+    /// openraft tells of it.
+    pub fn membership_index(&self) -> u64 {
+        self.memberships().last().copied().unwrap_or(0)
+    }
+
+    fn memberships(&self) -> std::sync::MutexGuard<'_, Vec<u64>> {
+        self.memberships.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Index of the last entry or, when all are purged, of the last purged one; `None` for a log that never held any.
@@ -316,6 +332,9 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
         for entry in entries {
             // Before anything else: from here on a read knows of it.
             self.fence.add(entry.log_id().index, touched_by(&entry));
+            if matches!(entry.payload, EntryPayload::Membership(_)) {
+                self.memberships().push(entry.log_id().index);
+            }
             let bytes = codec::to_versioned(RAFT_FORMAT, &entry).map_err(other)?;
             batch.put_cf(&log, entry.log_id().index.to_be_bytes(), bytes);
         }
@@ -335,6 +354,7 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
         })
         .await?;
         self.fence.truncate(index);
+        self.memberships().retain(|at| *at <= index);
         Ok(())
     }
 

@@ -1,24 +1,40 @@
-//! The read gate: what makes a local read linearizable (design B7).
+//! The read gate: what makes a local read linearizable (design B).
 //!
-//! Mode `read_index`: before a read looks at local state, the leader is asked for its commit index, which it confirms with
-//! a quorum after the question arrived; the read waits until that index is applied here. Needs no clock. Questions that
-//! arrive while a round is under way share the next one: a round answers only those that were asked before it began, so
-//! no answer is ever older than its question.
+//! A read begins here, evaluates against the node's own state, and is confirmed here as the last thing before its answer
+//! goes out; what cannot be confirmed is evaluated again. There are three ways through:
 //!
-//! Leases (design B1 to B5) come in behind the same door: [`ReadGate::check`] is the only way to a linearizable read.
+//! - **lease** (design B5): this node may answer by itself. Nothing may be under way in the parts of the state that the read
+//!   depends on, before and after; no message is sent.
+//! - **round**: the leader is asked for its commit index, which it confirms with a quorum after the question arrived; the
+//!   read waits until that index is applied here. Questions that arrive while a round is under way share the next one: a
+//!   round answers only those that were asked before it began. Where other nodes may hold leases, what the read used must
+//!   also be visible before it is shown. This is mode `read_index`, and what `lease` falls back to.
+//! - **stale**: mode `bounded`, and the answer says how old it may be.
+//!
+//! The design has a node without a lease pass the whole request to the leader. We ask the leader for an index instead:
+//! one trip as well, but the leader does not do others' cryptography, and no key operation leaves the node that took it.
 
 use crate::error::NodeError;
+use crate::lease::Lease;
 use crate::node::Raft;
 use crate::peer::{Lane, PeerError, Peers, Reply, Request};
+use claviger_state_machine::ConflictKey;
+use claviger_types::name::Id128;
+use claviger_types::reads::ReadMode;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::ReadPolicy;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{timeout_at, Instant};
 
 /// How long a read waits for the gate: longer than an election, so that a change of leader is a pause and not an error.
 const CHECK: Duration = Duration::from_secs(5);
+
+/// How long a read waits for what is under way in its parts before it asks the leader instead (design B8, `T_hold`).
+const HOLD: Duration = Duration::from_millis(400);
 
 /// One round: an answer later than this means that the leader has gone.
 const ROUND: Duration = Duration::from_millis(1_000);
@@ -32,31 +48,42 @@ const WAITING: usize = 65_536;
 /// Rounds at once: while one is on its way to the leader, the next may start, so that a read waits for about one trip.
 const ROUNDS: usize = 4;
 
-/// How reads are made linearizable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReadMode {
-    /// One round trip to the leader, shared by the reads of the moment.
-    ReadIndex,
+/// A leader's answer to a round.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReadAt {
+    /// What must be applied.
+    pub(crate) index: u64,
+    /// Whether some node may hold a lease: then what is shown must be visible.
+    pub(crate) barrier: bool,
 }
 
-impl ReadMode {
-    /// The name in configuration and status.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ReadMode::ReadIndex => "read_index",
-        }
-    }
+type Answer = Result<ReadAt, NodeError>;
+
+/// Reads by the way they took, counted since the start.
+#[derive(Debug, Default)]
+pub struct ReadCounts {
+    /// Under a lease, at once.
+    pub local: AtomicU64,
+    /// Under a lease, after a wait or a second evaluation.
+    pub held: AtomicU64,
+    /// By a round trip to the leader.
+    pub round: AtomicU64,
+    /// Stale, in mode `bounded`.
+    pub stale: AtomicU64,
+    /// Not answered.
+    pub refused: AtomicU64,
+    /// Evaluations that could not be confirmed: something changed meanwhile, or the lease ended.
+    pub repeated: AtomicU64,
 }
 
-type Answer = Result<u64, NodeError>;
-
-/// The door for linearizable reads. Clones share it.
+/// The door for reads. Clones share it.
 #[derive(Clone)]
 pub struct ReadGate {
-    mode: ReadMode,
+    lease: Lease,
     ask: mpsc::Sender<oneshot::Sender<Answer>>,
     applied: watch::Receiver<u64>,
     rounds: Rounds,
+    counts: Arc<ReadCounts>,
 }
 
 #[derive(Clone)]
@@ -64,48 +91,229 @@ struct Rounds {
     id: u64,
     raft: Raft,
     peers: Peers,
+    lease: Lease,
+}
+
+/// How one evaluation got in.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Lease,
+    Round { barrier: bool },
+    Stale { behind_ms: u64 },
+}
+
+/// A read on its way: begun, evaluated, confirmed.
+pub struct Reading<'a> {
+    gate: &'a ReadGate,
+    parts: &'a [ConflictKey],
+    mode: ReadMode,
+    started: Instant,
+    tries: u32,
+    way: Option<Way>,
+    at: u64,
 }
 
 impl ReadGate {
-    pub(crate) fn start(mode: ReadMode, id: u64, raft: Raft, peers: Peers, applied: watch::Receiver<u64>) -> Self {
+    pub(crate) fn start(id: u64, raft: Raft, peers: Peers, applied: watch::Receiver<u64>, lease: Lease) -> Self {
         let (ask, questions) = mpsc::channel(WAITING);
-        let rounds = Rounds { id, raft, peers };
+        let rounds = Rounds { id, raft, peers, lease: lease.clone() };
         tokio::spawn(rounds.clone().run(questions));
-        Self { mode, ask, applied, rounds }
+        Self { lease, ask, applied, rounds, counts: Arc::default() }
     }
 
-    /// The mode in force.
-    pub fn mode(&self) -> ReadMode {
-        self.mode
+    /// How reads of a vault are made now; without a vault, those of the world.
+    pub fn mode(&self, vault: Option<Id128>) -> ReadMode {
+        self.lease.mode(vault)
     }
 
-    /// Returns when a view taken from now on holds everything that was acknowledged, by any node, before this call.
+    /// How reads have come through so far.
+    pub fn counts(&self) -> &ReadCounts {
+        &self.counts
+    }
+
+    /// Begins a read that depends on these parts of the state, in this mode (see [`ReadGate::mode`]).
+    pub fn read<'a>(&'a self, parts: &'a [ConflictKey], mode: ReadMode) -> Reading<'a> {
+        Reading { gate: self, parts, mode, started: Instant::now(), tries: 0, way: None, at: 0 }
+    }
+
+    /// Returns when a view taken from now on holds everything that was acknowledged, by any node, before this call. Before an
+    /// answer is made of such a view, [`ReadGate::settle`] must be waited for.
     ///
     /// [`NodeError::Unavailable`] when that cannot be had in time: the caller must not answer from local state then.
     pub async fn check(&self) -> Result<(), NodeError> {
         let deadline = Instant::now() + CHECK;
+        if self.lease.mode(None) == ReadMode::Lease && self.lease.is_valid() {
+            // What was visible while the lease was valid is fenced here: so it is in the log that is here now.
+            let newest = self.lease.fence().newest();
+            if self.until_applied(newest, Instant::now() + HOLD).await.is_ok() {
+                return Ok(());
+            }
+        }
+        self.round(deadline).await.map(|_| ())
+    }
+
+    /// Returns when everything that is applied here is visible: nothing that a view has shown can still be missed by a
+    /// later read elsewhere. At once where no node holds a lease.
+    pub async fn settle(&self) -> Result<(), NodeError> {
+        if self.lease.mode(None) != ReadMode::Lease {
+            return Ok(());
+        }
+        let applied = *self.applied.borrow();
+        let newest = self.lease.fence().newest_up_to(None, applied);
+        self.until_visible(newest, Instant::now() + CHECK).await
+    }
+
+    async fn until_applied(&self, index: u64, deadline: Instant) -> Result<(), NodeError> {
+        let mut applied = self.applied.clone();
+        let reached = timeout_at(deadline, applied.wait_for(|applied| *applied >= index)).await;
+        let reached = reached.map_err(|_| NodeError::Unavailable("this node is behind"))?;
+        reached.map(|_| ()).map_err(|_| NodeError::Unavailable("the node is stopping"))
+    }
+
+    async fn until_visible(&self, index: u64, deadline: Instant) -> Result<(), NodeError> {
+        let mut visible = self.lease.visible();
+        let reached = timeout_at(deadline, visible.wait_for(|visible| *visible >= index)).await;
+        let reached = reached.map_err(|_| NodeError::Unavailable("a change is not visible yet"))?;
+        reached.map(|_| ()).map_err(|_| NodeError::Unavailable("the node is stopping"))
+    }
+
+    /// A round, and the wait for its index; answers whether there is a barrier.
+    async fn round(&self, deadline: Instant) -> Result<bool, NodeError> {
         let (answer, wait) = oneshot::channel();
         let late = |_| NodeError::Unavailable("no read index in time");
-        let index = timeout_at(deadline, async {
+        let read = timeout_at(deadline, async {
             self.ask.send(answer).await.map_err(|_| NodeError::Unavailable("the node is stopping"))?;
             wait.await.map_err(|_| NodeError::Unavailable("the node is stopping"))?
         })
         .await
         .map_err(late)??;
-        let mut applied = self.applied.clone();
-        let reached = timeout_at(deadline, applied.wait_for(|applied| *applied >= index)).await.map_err(late)?;
-        reached.map(|_| ()).map_err(|_| NodeError::Unavailable("the node is stopping"))
+        self.until_applied(read.index, deadline).await?;
+        Ok(read.barrier)
     }
 
     /// The read index as this node, being the leader, knows it.
-    pub(crate) async fn read_index_here(&self) -> Result<u64, PeerError> {
+    pub(crate) async fn read_index_here(&self) -> Result<ReadAt, PeerError> {
         self.rounds.here().await
+    }
+}
+
+impl Reading<'_> {
+    /// Waits until the parts may be looked at. To be called again when [`Reading::confirm`] said no.
+    ///
+    /// [`NodeError::Unavailable`] when that cannot be had in time: the caller must not answer from local state then.
+    pub async fn begin(&mut self) -> Result<(), NodeError> {
+        let result = self.enter().await;
+        match result {
+            Ok(way) => self.way = Some(way),
+            Err(_) => {
+                self.gate.counts.refused.fetch_add(1, Relaxed);
+            }
+        }
+        result.map(|_| ())
+    }
+
+    async fn enter(&mut self) -> Result<Way, NodeError> {
+        let gate = self.gate;
+        self.tries += 1;
+        let deadline = self.started + CHECK;
+        if Instant::now() >= deadline {
+            return Err(NodeError::Unavailable("the object changes all the time"));
+        }
+        match self.mode {
+            ReadMode::Lease => {
+                if let Some(way) = self.hold(self.started + HOLD).await {
+                    return Ok(way);
+                }
+            }
+            ReadMode::Bounded { .. } => {
+                if let Some(behind) = gate.lease.stale() {
+                    self.at = *gate.applied.borrow();
+                    return Ok(Way::Stale { behind_ms: behind.div_ceil(1_000_000) });
+                }
+            }
+            ReadMode::ReadIndex => {}
+        }
+        let barrier = gate.round(deadline).await?;
+        self.at = *gate.applied.borrow();
+        Ok(Way::Round { barrier })
+    }
+
+    /// Waits until nothing is under way in the parts; `None` when this node has no lease or that takes too long.
+    async fn hold(&mut self, until: Instant) -> Option<Way> {
+        let lease = &self.gate.lease;
+        let (mut applied, mut visible) = (self.gate.applied.clone(), lease.visible());
+        loop {
+            visible.borrow_and_update();
+            self.at = *applied.borrow_and_update();
+            if !lease.is_valid() {
+                return None;
+            }
+            if lease.is_clean(self.parts, self.at) {
+                return Some(Way::Lease);
+            }
+            self.tries += 1;
+            tokio::select! {
+                changed = applied.changed() => changed.ok()?,
+                changed = visible.changed() => changed.ok()?,
+                () = tokio::time::sleep_until(until) => return None,
+            }
+        }
+    }
+
+    /// Whether the answer that was evaluated since [`Reading::begin`] may go out: the last step of a request. `Ok(false)`:
+    /// begin again.
+    pub async fn confirm(&self) -> Result<bool, NodeError> {
+        let (gate, counts) = (self.gate, &self.gate.counts);
+        let counter = match self.way {
+            None => return Ok(false),
+            Some(Way::Stale { .. }) => &counts.stale,
+            Some(Way::Lease) if !gate.lease.validate(self.parts, self.at) => {
+                counts.repeated.fetch_add(1, Relaxed);
+                return Ok(false);
+            }
+            Some(Way::Lease) if self.tries > 1 => &counts.held,
+            Some(Way::Lease) => &counts.local,
+            Some(Way::Round { barrier }) => {
+                if (barrier || gate.lease.mode(None) == ReadMode::Lease) && !self.is_shown().await? {
+                    counts.repeated.fetch_add(1, Relaxed);
+                    return Ok(false);
+                }
+                &counts.round
+            }
+        };
+        counter.fetch_add(1, Relaxed);
+        Ok(true)
+    }
+
+    /// Waits until what was evaluated is visible; `false` when more was applied meanwhile.
+    async fn is_shown(&self) -> Result<bool, NodeError> {
+        let fence = self.gate.lease.fence();
+        let applied = *self.gate.applied.borrow();
+        if fence.newest_up_to(Some(self.parts), applied) > self.at {
+            return Ok(false);
+        }
+        let used = fence.newest_up_to(Some(self.parts), self.at);
+        self.gate.until_visible(used, self.started + CHECK).await?;
+        Ok(true)
+    }
+
+    /// The log index that was applied when the evaluation began.
+    pub fn index(&self) -> u64 {
+        self.at
+    }
+
+    /// How far behind the answer may be, in milliseconds, where the mode lets it.
+    pub fn behind_ms(&self) -> Option<u64> {
+        match self.way {
+            Some(Way::Stale { behind_ms }) => Some(behind_ms),
+            _ => None,
+        }
     }
 }
 
 impl Rounds {
     async fn run(self, mut questions: mpsc::Receiver<oneshot::Sender<Answer>>) {
-        let places = std::sync::Arc::new(tokio::sync::Semaphore::new(ROUNDS));
+        let places = Arc::new(tokio::sync::Semaphore::new(ROUNDS));
         while let Some(first) = questions.recv().await {
             let Ok(place) = places.clone().acquire_owned().await else { return };
             let mut waiting = vec![first];
@@ -129,7 +337,7 @@ impl Rounds {
         let deadline = Instant::now() + CHECK;
         loop {
             let error = match self.once().await {
-                Ok(index) => return Ok(index),
+                Ok(read) => return Ok(read),
                 Err(PeerError::Stopped(why)) => return Err(NodeError::Stopped(why)),
                 Err(error) => error,
             };
@@ -141,7 +349,7 @@ impl Rounds {
         }
     }
 
-    async fn once(&self) -> Result<u64, PeerError> {
+    async fn once(&self) -> Result<ReadAt, PeerError> {
         let leader = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
@@ -150,18 +358,17 @@ impl Rounds {
         };
         match leader {
             Some((id, _)) if id == self.id => self.here().await,
-            Some((_, Some(member))) => match self.peers.call(&member, Lane::Control, &Request::ReadIndex, ROUND).await?
-            {
-                Reply::ReadIndex(index) => Ok(index),
+            Some((_, Some(member))) => match self.peers.call(&member, Lane::Control, &Request::ReadAt, ROUND).await? {
+                Reply::ReadAt { index, barrier } => Ok(ReadAt { index, barrier }),
                 _ => Err(PeerError::NoAnswer("an answer of another kind".into())),
             },
             Some((_, None)) | None => Err(PeerError::NotLeader { leader: None }),
         }
     }
 
-    async fn here(&self) -> Result<u64, PeerError> {
+    async fn here(&self) -> Result<ReadAt, PeerError> {
         match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
-            Ok((read, _)) => Ok(read.index()),
+            Ok((read, _)) => Ok(ReadAt { index: read.index(), barrier: self.lease.barrier() }),
             Err(RaftError::Fatal(fatal)) => Err(PeerError::Stopped(fatal.to_string())),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
                 Err(PeerError::NotLeader { leader: forward.leader_id })

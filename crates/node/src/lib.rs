@@ -7,8 +7,10 @@
 //! leader; a view taken after [`ReadGate::check`] holds everything that was acknowledged before the check was called,
 //! anywhere in the cluster; a retry inside the cluster repeats the entry's request id, so it can never act twice.
 
+mod clock;
 mod error;
 mod gate;
+mod lease;
 mod network;
 mod node;
 pub mod peer;
@@ -16,10 +18,11 @@ mod status;
 mod timers;
 
 pub use error::{NodeError, StartError};
-pub use gate::{ReadGate, ReadMode};
+pub use gate::{ReadCounts, ReadGate, Reading};
+pub use lease::{Lease, LeaseView};
 pub use node::{Node, NodeConfig, Raft, Storage};
 pub use peer::{Identity, PeerError, Peers};
-pub use status::{Role, Status};
+pub use status::{LeaseStatus, Role, Status};
 pub use timers::{run_erasure, run_timers};
 
 pub use claviger_log::{Member, View};

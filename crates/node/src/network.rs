@@ -1,9 +1,11 @@
 //! openraft's messages over our peer connections, and snapshots file by file.
 
+use crate::lease::Lease;
 use crate::node::Raft;
 use crate::peer::{Lane, PeerError, Peers, Reply, Request, Transfer};
-use claviger_log::{Member, Snapshot, SnapshotDir, SnapshotMeta, TypeConfig, Vote};
+use claviger_log::{LogId, Member, Snapshot, SnapshotDir, SnapshotMeta, TypeConfig, Vote};
 use futures::future::{select, Either};
+use openraft::entry::RaftEntry as _;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
@@ -26,37 +28,40 @@ const INSTALL: Duration = Duration::from_secs(600);
 /// Makes clients for openraft.
 pub(crate) struct Network {
     peers: Peers,
+    lease: Lease,
 }
 
 impl Network {
-    pub(crate) fn new(peers: Peers) -> Self {
-        Self { peers }
+    pub(crate) fn new(peers: Peers, lease: Lease) -> Self {
+        Self { peers, lease }
     }
 
-    fn client(&self, node: &Member, lane: Lane) -> Client {
-        Client { peers: self.peers.clone(), member: node.clone(), lane }
+    fn client(&self, target: u64, node: &Member, lane: Lane) -> Client {
+        Client { peers: self.peers.clone(), lease: self.lease.clone(), target, member: node.clone(), lane }
     }
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Client;
 
-    async fn new_client(&mut self, _target: u64, node: &Member) -> Client {
-        self.client(node, Lane::Append)
+    async fn new_client(&mut self, target: u64, node: &Member) -> Client {
+        self.client(target, node, Lane::Append)
     }
 
-    async fn new_heartbeat_client(&mut self, _target: u64, node: &Member) -> Client {
-        self.client(node, Lane::Control)
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Member) -> Client {
+        self.client(target, node, Lane::Control)
     }
 
-    async fn new_snapshot_client(&mut self, _target: u64, node: &Member) -> Client {
-        self.client(node, Lane::Snapshot)
+    async fn new_snapshot_client(&mut self, target: u64, node: &Member) -> Client {
+        self.client(target, node, Lane::Snapshot)
     }
 }
 
 /// openraft's way to one peer.
 pub(crate) struct Client {
     peers: Peers,
+    lease: Lease,
+    target: u64,
     member: Member,
     lane: Lane,
 }
@@ -73,6 +78,10 @@ fn other_kind<T>() -> Result<T, RPCError<TypeConfig>> {
 }
 
 impl Client {
+    fn accepted(&self, vote: &Vote, sent: u64, end: Option<&LogId>) {
+        self.lease.accepted(self.target, vote, sent, end.map_or(0, |id| id.index));
+    }
+
     async fn call(&self, lane: Lane, request: Request, limit: Duration) -> Result<Reply, RPCError<TypeConfig>> {
         self.peers.call(&self.member, lane, &request, limit).await.map_err(rpc_error)
     }
@@ -130,10 +139,21 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.call(self.lane, Request::Append(rpc), option.hard_ttl()).await? {
-            Reply::Append(response) => Ok(response),
-            _ => other_kind(),
+        let vote = rpc.vote.clone();
+        let end = rpc.entries.last().map(|entry| entry.log_id()).or_else(|| rpc.prev_log_id.clone());
+        // Heartbeats pass here too. Before the message leaves, so that whoever accepts it did so later.
+        let sent = self.lease.sending();
+        let Reply::Append(response) = self.call(self.lane, Request::Append(rpc), option.hard_ttl()).await? else {
+            return other_kind();
+        };
+        // openraft answers with success after the entries and the vote are durable there. A conflict is no evidence.
+        match &response {
+            AppendEntriesResponse::Success => self.accepted(&vote, sent, end.as_ref()),
+            AppendEntriesResponse::PartialSuccess(end) => self.accepted(&vote, sent, end.as_ref()),
+            AppendEntriesResponse::HigherVote(_) => self.lease.overtaken(&vote),
+            AppendEntriesResponse::Conflict => {}
         }
+        Ok(response)
     }
 
     async fn vote(
@@ -141,8 +161,15 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let vote = rpc.vote.clone();
         match self.call(Lane::Control, Request::Vote(rpc), option.hard_ttl()).await? {
             Reply::Vote(response) => Ok(response),
+            Reply::Voted(response, age) => {
+                if response.vote_granted {
+                    self.lease.voted(&vote, self.target, age);
+                }
+                Ok(response)
+            }
             _ => other_kind(),
         }
     }

@@ -1,10 +1,13 @@
 //! One replica, as the rest of the service sees it.
 
+use crate::clock::boottime;
 use crate::error::{NodeError, StartError};
-use crate::gate::{ReadGate, ReadMode};
+use crate::gate::ReadGate;
+use crate::lease::{self, Ground, Lease, Transport};
 use crate::network::{Incoming, Network};
 use crate::peer::{AdminRequest, Lane, PeerError, Peers, Reply, Request};
-use crate::status::{MemberStatus, Role, Status};
+use crate::status::{LeaseStatus, MemberStatus, Role, Status};
+use claviger_lease::{LeaseAck, LeaseMessage};
 use claviger_log::{check_order, Member, Payload, RaftLog, StateMachine, StateStore, TypeConfig, View};
 use claviger_state_machine::read;
 use claviger_types::command::Entry;
@@ -41,6 +44,9 @@ const HINTS_AT_ONCE: u32 = 3;
 /// How long a new member may take to catch up before an operator is told to look.
 const JOIN: Duration = Duration::from_secs(300);
 
+/// How long the leader's answer is waited for when a lease is given back (design R6).
+const RESIGN: Duration = Duration::from_millis(50);
+
 /// How long a snapshot may take that erasure waits for.
 const ERASE_SNAPSHOT: Duration = Duration::from_secs(600);
 
@@ -65,8 +71,6 @@ pub struct NodeConfig {
     pub snapshot_entries: u64,
     /// Entries kept behind a snapshot, for followers that are a little behind.
     pub keep_entries: u64,
-    /// How reads are made linearizable.
-    pub read_mode: ReadMode,
 }
 
 /// The stores of one replica.
@@ -81,6 +85,7 @@ impl Storage {
         let log = RaftLog::open(&dir.join("raft"))?;
         let state = StateStore::open(&dir.join("state"))?;
         check_order(&log, &state)?;
+        state.tell(log.fence());
         Ok(Self { log, state })
     }
 
@@ -104,6 +109,8 @@ struct Inner {
     state: StateStore,
     peers: Peers,
     gate: ReadGate,
+    lease: Lease,
+    leasing: tokio::task::AbortHandle,
     incoming: Incoming,
     service: OnceLock<Service>,
     clock: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
@@ -114,19 +121,35 @@ impl Node {
     pub async fn start(config: NodeConfig, storage: Storage, peers: Peers) -> Result<Self, StartError> {
         let Storage { log, state } = storage;
         let raft_config = raft_config(&config)?;
+        if boottime() == 0 {
+            return Err(StartError::Config("the system has no clock that counts while it sleeps".into()));
+        }
+        let lease = Lease::new(ground(config.id, &log, &state));
         let raft = Raft::new(
             config.id,
             Arc::new(raft_config),
-            Network::new(peers.clone()),
+            Network::new(peers.clone(), lease.clone()),
             log,
             StateMachine::new(state.clone()),
         )
         .await
         .map_err(|e| StartError::Consensus(e.to_string()))?;
-        let gate = ReadGate::start(config.read_mode, config.id, raft.clone(), peers.clone(), state.applied());
+        lease.watch(raft.metrics());
+        let leasing = tokio::spawn(lease::run(lease.clone(), peers.clone())).abort_handle();
+        let gate = ReadGate::start(config.id, raft.clone(), peers.clone(), state.applied(), lease.clone());
         let incoming = Incoming::new(state.incoming_dir());
-        let inner =
-            Inner { config, raft, state, peers, gate, incoming, service: OnceLock::new(), clock: OnceLock::new() };
+        let inner = Inner {
+            config,
+            raft,
+            state,
+            peers,
+            gate,
+            lease,
+            leasing,
+            incoming,
+            service: OnceLock::new(),
+            clock: OnceLock::new(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -213,7 +236,12 @@ impl Node {
         Ok(())
     }
 
-    /// The door for reads: see [`ReadGate::check`].
+    /// The leases of this node, for metrics.
+    pub fn lease(&self) -> &Lease {
+        &self.inner.lease
+    }
+
+    /// The door for reads: see [`ReadGate`].
     pub fn gate(&self) -> &ReadGate {
         &self.inner.gate
     }
@@ -292,7 +320,14 @@ impl Node {
     async fn propose_here(&self, bytes: Vec<u8>, deadline: Instant) -> Result<Outcome, PeerError> {
         let bytes = self.stamp(bytes)?;
         match timeout_at(deadline, self.inner.raft.client_write(Payload(bytes))).await {
-            Ok(Ok(response)) => Ok(response.data),
+            // Committed and applied here. Others may hold leases: nobody is told before they all know.
+            Ok(Ok(response)) => {
+                if self.inner.lease.until_visible(response.log_id.index, deadline).await {
+                    Ok(response.data)
+                } else {
+                    Err(PeerError::Unknown)
+                }
+            }
             Ok(Err(RaftError::Fatal(fatal))) => Err(PeerError::Stopped(fatal.to_string())),
             Ok(Err(RaftError::APIError(error))) => Err(match error {
                 ClientWriteError::ForwardToLeader(ForwardToLeader { leader_id, .. }) => {
@@ -334,8 +369,15 @@ impl Node {
     pub(crate) async fn answer(&self, request: Request) -> Result<Reply, PeerError> {
         let raft = &self.inner.raft;
         Ok(match request {
-            Request::Append(rpc) => Reply::Append(raft.append_entries(rpc).await.map_err(stopped)?),
-            Request::Vote(rpc) => Reply::Vote(raft.vote(rpc).await.map_err(stopped)?),
+            Request::Append(rpc) => {
+                // Before openraft sees it: a vote that it gives later must not look older than this.
+                self.inner.lease.serving();
+                Reply::Append(raft.append_entries(rpc).await.map_err(stopped)?)
+            }
+            Request::Vote(rpc) => {
+                let response = raft.vote(rpc).await.map_err(stopped)?;
+                Reply::Voted(response, self.inner.lease.age())
+            }
             Request::PreVote(rpc) => Reply::Vote(raft.pre_vote(rpc).await.map_err(stopped)?),
             Request::TransferLeader(rpc) => {
                 Reply::TransferLeader(raft.handle_transfer_leader(rpc).await.map_err(stopped)?)
@@ -344,7 +386,19 @@ impl Node {
             Request::Propose(bytes) => {
                 Reply::Outcome(Box::new(self.propose_here(bytes, Instant::now() + PROPOSE).await?))
             }
-            Request::ReadIndex => Reply::ReadIndex(self.inner.gate.read_index_here().await?),
+            Request::ReadIndex => Reply::ReadIndex(self.inner.gate.read_index_here().await?.index),
+            Request::ReadAt => {
+                let read = self.inner.gate.read_index_here().await?;
+                Reply::ReadAt { index: read.index, barrier: read.barrier }
+            }
+            Request::Lease(message) => {
+                let ack = self.inner.lease.receive(&message).ok_or(PeerError::NotLeader { leader: None })?;
+                Reply::Leased(ack)
+            }
+            Request::GiveBack(id, ack) => {
+                self.inner.lease.given_back(id, &ack);
+                Reply::Done(Vec::new())
+            }
             Request::Status => Reply::Status(Box::new(self.status())),
             Request::Admin(AdminRequest::Service(bytes)) => match self.inner.service.get() {
                 Some(service) => Reply::Done(service(bytes).await.map_err(PeerError::Refused)?),
@@ -445,14 +499,16 @@ impl Node {
                 "node {id} leads: hand the leadership over first (`claviger cluster transfer-leader`)"
             )));
         }
-        if voters.contains(&id) {
-            raft.change_membership(ChangeMembers::RemoveVoters(BTreeSet::from([id])), false)
-                .await
-                .map_err(write_error)?;
+        let change = if voters.contains(&id) {
+            ChangeMembers::RemoveVoters(BTreeSet::from([id]))
         } else {
-            raft.change_membership(ChangeMembers::RemoveNodes(BTreeSet::from([id])), false)
-                .await
-                .map_err(write_error)?;
+            ChangeMembers::RemoveNodes(BTreeSet::from([id]))
+        };
+        // Whoever is not a member is not waited for: so it must hold no lease (design R7).
+        self.inner.lease.retire(id).await;
+        if let Err(error) = raft.change_membership(change, false).await {
+            self.inner.lease.keep(id);
+            return Err(write_error(error));
         }
         tracing::info!(node = id, "node removed");
         Ok(())
@@ -482,6 +538,18 @@ impl Node {
         }
     }
 
+    /// Gives this node's lease back, so that nobody waits for it (design R6); for a clean stop. The leader is told once.
+    pub async fn resign(&self) {
+        let ack = self.inner.lease.resign();
+        let leader = self.inner.raft.metrics().borrow_watched().current_leader.filter(|id| *id != self.id());
+        if let Some(leader) = leader.and_then(|id| self.member_of(id)) {
+            let told = self.inner.peers.call(&leader, Lane::Control, &Request::GiveBack(self.id(), ack), RESIGN).await;
+            if let Err(error) = told {
+                tracing::debug!(%error, "the leader waits for the end of this node's lease");
+            }
+        }
+    }
+
     /// Makes sealed material that was purged after log index `erased` leave this node's files: a snapshot without it, the log
     /// purged up to there, the tables rewritten. Answers the index up to which nothing is left; costs what the state's
     /// material costs to rewrite, and nothing when nothing was purged.
@@ -507,6 +575,7 @@ impl Node {
 
     /// Stops taking part. What was acknowledged is on disk already.
     pub async fn shutdown(&self) {
+        self.inner.leasing.abort();
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(%error, "consensus did not stop cleanly");
         }
@@ -556,7 +625,8 @@ impl Node {
             purged: index(metrics.purged),
             chain,
             wall_ms: self.wall_ms().unwrap_or(0),
-            read_mode: self.inner.gate.mode().as_str().to_owned(),
+            read_mode: self.inner.gate.mode(None).to_string(),
+            lease: LeaseStatus::from(self.inner.lease.view()),
             members: membership
                 .nodes()
                 .map(|(id, member)| MemberStatus {
@@ -567,6 +637,41 @@ impl Node {
                 })
                 .collect(),
             stopped: metrics.running_state.err().map(|fatal| fatal.to_string()),
+        }
+    }
+}
+
+/// A number that no other life of a node has. Not a secret.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+        Ok(8) => u64::from_ne_bytes(bytes),
+        // The kernel gives eight bytes or none; then the time will do.
+        _ => boottime(),
+    }
+}
+
+/// What leases stand on in a real node.
+fn ground(id: u64, log: &RaftLog, state: &StateStore) -> Ground {
+    let (terms, appended) = (state.clone(), log.clone());
+    Ground {
+        id,
+        now: Box::new(boottime),
+        random: Box::new(random),
+        fence: log.fence(),
+        applied: state.applied(),
+        applied_term: Box::new(move || terms.applied_term()),
+        membership_index: Box::new(move || appended.membership_index()),
+        reads: state.reads(),
+        checkpoint: Box::new(|| None),
+    }
+}
+
+impl Transport for Peers {
+    async fn send(&self, to: &Member, message: LeaseMessage, limit: Duration) -> Option<LeaseAck> {
+        match self.call(to, Lane::Control, &Request::Lease(message), limit).await {
+            Ok(Reply::Leased(ack)) => Some(ack),
+            _ => None,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What a node says of itself, for operators and metrics.
 
+use crate::lease::LeaseView;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A node's part in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,8 +64,10 @@ pub struct Status {
     pub chain: String,
     /// Its wall clock in milliseconds since 1970, 0 when it has none: what cannot be undone waits for a majority's.
     pub wall_ms: u64,
-    /// How reads are made linearizable.
+    /// How reads are made.
     pub read_mode: String,
+    /// What it may answer by itself, and, at the leader, who holds what.
+    pub lease: LeaseStatus,
     /// All members: id, name, address, whether it votes.
     pub members: Vec<MemberStatus>,
     /// Why the node has stopped, if it has.
@@ -81,4 +85,43 @@ pub struct MemberStatus {
     pub peer: String,
     /// Whether it votes.
     pub voter: bool,
+}
+
+/// A node's lease and, at the leader, those of the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseStatus {
+    /// Whether the node may answer by itself.
+    pub valid: bool,
+    /// For how long, in milliseconds.
+    pub remaining_ms: u64,
+    /// Everything up to this index is visible, as far as the node knows.
+    pub visible: u64,
+    /// Entries in its log that are not yet applied and visible.
+    pub pending: u64,
+    /// At the leader: how long each other node's lease lasts, in milliseconds.
+    pub holders: BTreeMap<u64, u64>,
+    /// At the leader: nodes that hold up visibility now.
+    pub blocked_by: Vec<u64>,
+    /// At the leader: age of its proof that a quorum follows it, in milliseconds.
+    pub evidence_age_ms: Option<u64>,
+    /// At the leader: how long it still waits for leases of earlier leaders, in milliseconds.
+    pub freeze_ms: u64,
+    /// Times that the node's clock was found wrong.
+    pub clock_alarms: u64,
+}
+
+impl From<LeaseView> for LeaseStatus {
+    fn from(view: LeaseView) -> Self {
+        Self {
+            valid: view.valid,
+            remaining_ms: view.remaining_ms,
+            visible: view.visible,
+            pending: view.pending as u64,
+            holders: view.holders,
+            blocked_by: view.blocked_by,
+            evidence_age_ms: view.evidence_age_ms,
+            freeze_ms: view.freeze_ms,
+            clock_alarms: view.clock_alarms,
+        }
+    }
 }

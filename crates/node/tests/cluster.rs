@@ -1,7 +1,7 @@
 //! Three replicas in one process, over real sockets, TLS and disks.
 
 use claviger_node::peer::{self, AdminRequest};
-use claviger_node::{Identity, Member, Node, NodeConfig, NodeError, Peers, ReadMode, Role, Storage};
+use claviger_node::{Identity, Member, Node, NodeConfig, NodeError, Peers, Role, Storage};
 use claviger_state_machine::read;
 use claviger_types::command::{
     Actor, Attributes, Command, Content, CreateVault, Entry, InitWorld, Origin, PutResourceGroup, PutVersion, Tags,
@@ -64,7 +64,6 @@ impl Replica {
             election_max_ms: 500,
             snapshot_entries: 40,
             keep_entries: 5,
-            read_mode: ReadMode::ReadIndex,
         };
         // After a stop, the last tasks may still hold the files for a moment.
         let storage = until("the files", || async { Storage::open(dir).ok() }).await;

@@ -159,6 +159,28 @@ enum ClusterCommand {
         #[arg(long, value_name = "ID")]
         to: u64,
     },
+    /// Change how reads are made, for the world or for one vault.
+    ReadMode {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// `lease`, `read_index` or `bounded`; for a vault also `world`.
+        mode: String,
+        /// How far behind an answer may be, in milliseconds, for `bounded`.
+        #[arg(long, value_name = "MS")]
+        bound_ms: Option<u32>,
+        /// How long a lease is, in milliseconds.
+        #[arg(long, value_name = "MS")]
+        lease_ms: Option<u32>,
+        /// How much the rates of two clocks may differ, in millionths.
+        #[arg(long, value_name = "PPM")]
+        rho_ppm: Option<u32>,
+        /// Allowance for reading clocks, in milliseconds.
+        #[arg(long, value_name = "MS")]
+        eps_ms: Option<u32>,
+        /// Only this vault, which may be stricter than the world.
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["lease_ms", "rho_ppm", "eps_ms"])]
+        vault: Option<String>,
+    },
     /// Build a snapshot on this node, so that its log can be purged.
     Snapshot(ConfigArg),
 }
@@ -299,6 +321,10 @@ async fn run_cluster(command: ClusterCommand) -> Result<()> {
         ClusterCommand::Status { config, json } => cluster::status(&load(&config.config)?, json).await,
         ClusterCommand::Remove { config, node } => cluster::remove(&load(&config.config)?, node).await,
         ClusterCommand::TransferLeader { config, to } => cluster::transfer_leader(&load(&config.config)?, to).await,
+        ClusterCommand::ReadMode { config, mode, bound_ms, lease_ms, rho_ppm, eps_ms, vault } => {
+            let command = claviger_api::AdminCommand::SetReads { mode, bound_ms, lease_ms, rho_ppm, eps_ms, vault };
+            cluster::service(&load(&config.config)?, &command).await
+        }
         ClusterCommand::Snapshot(config) => cluster::snapshot(&load(&config.config)?).await,
     }
 }

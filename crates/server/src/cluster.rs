@@ -9,7 +9,7 @@ use crate::world::{self, Protection, World};
 use anyhow::{bail, ensure, Context, Result};
 use claviger_api::AdminCommand;
 use claviger_node::peer::{AdminRequest, Lane, Reply, Request};
-use claviger_node::{Member, PeerError, Peers, Status};
+use claviger_node::{Member, PeerError, Peers, Role, Status};
 use std::path::Path;
 use std::time::Duration;
 
@@ -183,25 +183,50 @@ pub(crate) async fn status(config: &Config, json: bool) -> Result<()> {
         say(&format!("node {} belongs to no cluster yet", first.id));
         return Ok(());
     }
+    let leader = rows.iter().filter_map(|(_, status)| status.as_ref().ok()).find(|s| s.role == Role::Leader);
+    if let Some(s) = leader {
+        say(&format!("reads  {}", s.read_mode));
+    }
+    let blocking = leader.map(|s| s.lease.blocked_by.clone()).unwrap_or_default();
+    let head = leader.map_or(0, |s| s.last_index);
     say(&format!(
-        "{:>4}  {:<12} {:<22} {:<9} {:>5} {:>9} {:>9} {:>9} {:>9}  {}",
-        "node", "name", "peer", "role", "term", "last", "committed", "applied", "snapshot", "chain"
+        "{:>4}  {:<12} {:<22} {:<9} {:>5} {:>9} {:>9} {:>9} {:>9} {:>6} {:>9} {:>8}  {}",
+        "node",
+        "name",
+        "peer",
+        "role",
+        "term",
+        "last",
+        "committed",
+        "applied",
+        "visible",
+        "lag",
+        "snapshot",
+        "lease",
+        "chain"
     ));
-    for (member, status) in rows {
+    for (member, status) in &rows {
         match status {
-            Ok(s) => say(&format!(
-                "{:>4}  {:<12} {:<22} {:<9} {:>5} {:>9} {:>9} {:>9} {:>9}  {}",
-                s.id,
-                s.name,
-                s.peer,
-                s.role.as_str(),
-                s.term,
-                s.last_index,
-                s.committed,
-                s.applied,
-                s.snapshot,
-                s.chain.get(..12).unwrap_or_default()
-            )),
+            Ok(s) => {
+                let lease = if s.lease.valid { format!("{} ms", s.lease.remaining_ms) } else { "none".to_owned() };
+                let blocks = if blocking.contains(&s.id) { "  writes wait for it" } else { "" };
+                say(&format!(
+                    "{:>4}  {:<12} {:<22} {:<9} {:>5} {:>9} {:>9} {:>9} {:>9} {:>6} {:>9} {:>8}  {}{blocks}",
+                    s.id,
+                    s.name,
+                    s.peer,
+                    s.role.as_str(),
+                    s.term,
+                    s.last_index,
+                    s.committed,
+                    s.applied,
+                    s.lease.visible,
+                    head.saturating_sub(s.applied),
+                    s.snapshot,
+                    lease,
+                    s.chain.get(..12).unwrap_or_default()
+                ));
+            }
             Err(error) => say(&format!("{:>4}  {:<12} {:<22} {error}", member.id, member.name, member.peer)),
         }
     }

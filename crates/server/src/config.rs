@@ -13,6 +13,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use claviger_types::reads::{ReadMode, ReadTiming};
 use toml::{Table, Value};
 
 use crate::world::{PassphraseSource, Unseal};
@@ -36,7 +37,7 @@ pub(crate) struct Config {
     /// Consensus; equal on all nodes.
     pub(crate) raft: RaftSection,
     /// How reads are answered; equal on all nodes.
-    pub(crate) read_mode: ReadMode,
+    pub(crate) read: ReadSection,
     /// The log of this process.
     pub(crate) log: LogSection,
 }
@@ -146,11 +147,13 @@ pub(crate) struct RaftSection {
     pub(crate) keep_entries: u64,
 }
 
-/// `[read] mode`
+/// `[read]`: how a new cluster makes reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReadMode {
-    /// One round to the leader, shared by the reads of the moment.
-    ReadIndex,
+pub(crate) struct ReadSection {
+    /// The way.
+    pub(crate) mode: ReadMode,
+    /// The numbers of leases.
+    pub(crate) timing: ReadTiming,
 }
 
 /// `[log]`
@@ -249,6 +252,10 @@ pub(crate) fn render_default() -> String {
             let note = match field.scope {
                 Scope::Node => note.to_owned(),
                 Scope::Cluster => format!("{note} Equal on all nodes.").trim_start().to_owned(),
+                Scope::New => {
+                    let later = "Of a new cluster; `claviger cluster read-mode` changes it later.";
+                    format!("{note} {later}").trim_start().to_owned()
+                }
             };
             comment(&mut text, &note);
             text.push_str(&format!("{mark}{} = {}\n", field.name(), field.value));
@@ -295,6 +302,8 @@ enum Need {
 enum Scope {
     Node,
     Cluster,
+    /// Looked at once, when the cluster is made.
+    New,
 }
 
 /// A field: its path, whether it must be there, whether it must be the same on all nodes, its default (or an example)
@@ -538,10 +547,40 @@ const FIELDS: &[Field] = &[
     field(
         "read.mode",
         Need::Default,
-        Scope::Cluster,
-        "\"read_index\"",
-        "How a read makes sure that it is not late: `read_index` asks the leader, one round trip shared by all reads\n\
-         of the moment.",
+        Scope::New,
+        "\"lease\"",
+        "How reads are made. `lease`: from the node's own state, never stale, while nodes' clocks run alike.\n\
+         `read_index`: with a round trip to the leader, without any clock: where machines are paused with their clocks\n\
+         (live migration). `bounded`: from the node's own state, late by read.bound_ms at most, and saying so.",
+    ),
+    field(
+        "read.bound_ms",
+        Need::Default,
+        Scope::New,
+        "5000",
+        "How far behind an answer may be in mode `bounded`, in milliseconds, 100 to 3600000.",
+    ),
+    field(
+        "read.lease_ms",
+        Need::Default,
+        Scope::New,
+        "1000",
+        "How long a lease is, in milliseconds, 100 to 10000: so long a dead node can hold up writes, and so long a\n\
+         node goes on reading without a leader. Longer than an election for reads without a gap.",
+    ),
+    field(
+        "read.rho_ppm",
+        Need::Default,
+        Scope::New,
+        "1000",
+        "How much the rates of two nodes' clocks may differ, in millionths, 0 to 100000. NTP turns a clock by 500 at most.",
+    ),
+    field(
+        "read.eps_ms",
+        Need::Default,
+        Scope::New,
+        "5",
+        "Allowance for reading clocks, in milliseconds, 1 to a quarter of the lease.",
     ),
     field(
         "log.format",
@@ -675,7 +714,7 @@ impl<'a> Reader<'a> {
         let admin = self.admin();
         let attestation = self.attestation();
         let raft = self.raft();
-        let read_mode = self.read_mode();
+        let read = self.read_section();
         let log = self.log();
         if let (Some(api), Some(peer), Some(admin)) = (&api, &peer, &admin) {
             self.check_listeners([
@@ -692,7 +731,7 @@ impl<'a> Reader<'a> {
             admin: admin?,
             attestation: attestation?,
             raft: raft?,
-            read_mode: read_mode?,
+            read: read?,
             log: log?,
         })
     }
@@ -856,12 +895,27 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn read_mode(&mut self) -> Option<ReadMode> {
-        self.read("read.mode", |value| match text(value)? {
-            "read_index" => Ok(ReadMode::ReadIndex),
-            planned @ ("lease" | "bounded") => Err(format!("`{planned}` is not there yet: use `read_index`")),
-            other => Err(format!("not `read_index`: `{other}`")),
-        })
+    fn read_section(&mut self) -> Option<ReadSection> {
+        let name = self.read("read.mode", |value| Ok(text(value)?.to_owned()));
+        let bound = self.integer("read.bound_ms", 100..=3_600_000);
+        let lease = self.integer("read.lease_ms", 100..=10_000);
+        let rho = self.integer("read.rho_ppm", 0..=100_000);
+        let eps = self.integer("read.eps_ms", 1..=1_000);
+        let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        let name = name?;
+        let mode = match ReadMode::parse(&name, (name == "bounded").then_some(small(bound?))) {
+            Ok(mode) => mode,
+            Err(why) => {
+                self.problem("read.mode", format!("{why}: `{name}`"));
+                return None;
+            }
+        };
+        let timing = ReadTiming { lease_ms: small(lease?), rho_ppm: small(rho?), eps_ms: small(eps?) };
+        if let Err(why) = timing.check() {
+            self.problem("read.eps_ms", why.to_owned());
+            return None;
+        }
+        Some(ReadSection { mode, timing })
     }
 
     fn log(&mut self) -> Option<LogSection> {
@@ -1172,7 +1226,7 @@ mod tests {
         assert_eq!((config.api.listen.port(), config.api.public_port, config.api.workers), (8443, 443, 0));
         assert_eq!(config.peer.advertise.as_str(), "127.0.0.1:8444");
         assert_eq!(config.raft.election_max_ms, 500);
-        assert_eq!((config.read_mode, config.log.level), (ReadMode::ReadIndex, "info"));
+        assert_eq!((config.read.mode, config.log.level), (ReadMode::Lease, "info"));
     }
 
     #[test]
@@ -1214,8 +1268,13 @@ mod tests {
             ("[peer]", "[admin]\nlisten = \"10.0.0.1:8445\"\n[peer]", "admin.listen: not loopback"),
             ("[peer]", "[raft]\nheartbeat_ms = 100\n[peer]", "raft.election_min_ms: `250` is less than three"),
             ("[peer]", "[raft]\nelection_max_ms = 300\n[peer]", "raft.election_max_ms: `300` is not a quarter above"),
-            ("[peer]", "[read]\nmode = \"lease\"\n[peer]", "read.mode: `lease` is not there yet: use `read_index`"),
-            ("[peer]", "[read]\nmode = \"stale\"\n[peer]", "read.mode: not `read_index`: `stale`"),
+            (
+                "[peer]",
+                "[read]\nmode = \"stale\"\n[peer]",
+                "read.mode: a read mode is `lease`, `read_index` or `bounded`",
+            ),
+            ("[peer]", "[read]\nlease_ms = 20\n[peer]", "read.lease_ms: "),
+            ("[peer]", "[read]\neps_ms = 600\n[peer]", "read.eps_ms: eps is 1 ms to a quarter of the lease"),
             ("[peer]", "[log]\nlevel = \"loud\"\n[peer]", "log.level: not `error` or `warn` or"),
             ("[api]", "unseal = \"tpm\"\n[api]", "world.unseal: not `file` or `passphrase`: `tpm`"),
             ("[api]", "passphrase_env = \"P\"\n[api]", "world.passphrase_env: only for world.unseal"),

@@ -15,8 +15,10 @@ use claviger_api::domain::Cloud;
 use claviger_api::sealing::Sealer;
 use claviger_api::{serve, serve_admin, Clock, ServeConfig, Service, ServiceConfig, Welcome};
 use claviger_crypto::provider::default_provider;
-use claviger_node::{Node, NodeConfig, Peers, ReadMode};
+use claviger_node::{Node, NodeConfig, Peers};
+use claviger_types::command::SetReads;
 use claviger_types::name::VaultName;
+use claviger_types::reads::{ReadMode, ReadTiming};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -223,6 +225,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
         authorities: authorities(&args.authorities)?,
         clock,
         policies_where_rbac_is_asked: args.policies_where_rbac_is_asked,
+        reads: SetReads { mode: ReadMode::Lease, timing: ReadTiming::default() },
     };
     let service = Arc::new(Service::new(node.clone(), sealer, default_provider(), config));
     if !node.is_initialized().await.context("cannot start the node")? {
@@ -317,7 +320,6 @@ fn node_config(world: &claviger_types::name::Id128) -> NodeConfig {
         election_max_ms: 300,
         snapshot_entries: 50_000,
         keep_entries: 10_000,
-        read_mode: ReadMode::ReadIndex,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Wiring of a node: what `claviger server` runs, and the parts that `dev` shares.
 
-use crate::config::{AuthorityFile, Config, ReadMode};
+use crate::config::{AuthorityFile, Config};
 use crate::harden::{self, DirLock};
 use crate::world::World;
 use anyhow::{anyhow, Context, Result};
@@ -11,6 +11,7 @@ use claviger_api::{fresh_id, run_scheduler, serve, serve_admin, Clock, ServeConf
 use claviger_crypto::provider::default_provider;
 use claviger_crypto::selftest;
 use claviger_node::{peer, run_erasure, run_timers, Identity, Node, NodeConfig, Peers, Storage};
+use claviger_types::command::SetReads;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::{SocketAddr, TcpListener};
@@ -104,6 +105,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         authorities: authorities(&config.attestation.authorities)?,
         clock,
         policies_where_rbac_is_asked: config.api.policies_where_rbac_is_asked,
+        reads: SetReads { mode: config.read.mode, timing: config.read.timing },
     };
     let service =
         Arc::new(Service::new(node.clone(), Sealer::new(world.id, world.key), default_provider(), service_config));
@@ -139,9 +141,10 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         stopped = stop_signal() => stopped,
         why = node.stopped() => Err(anyhow!("the node has stopped taking part: {why}")),
     };
-    // Leadership first, so that others write while we drain; then time for balancers and clients to go elsewhere.
+    // Leadership and lease first, so that others write while we drain and nobody waits for us; then time for balancers and clients to go elsewhere.
     service.drain();
     node.step_down().await;
+    node.resign().await;
     tokio::time::sleep(DRAIN).await;
     https_handle.stop(true).await;
     http_handle.stop(false).await;
@@ -182,8 +185,5 @@ fn node_config(config: &Config, world: &World) -> NodeConfig {
         election_max_ms: config.raft.election_max_ms,
         snapshot_entries: config.raft.snapshot_entries,
         keep_entries: config.raft.keep_entries,
-        read_mode: match config.read_mode {
-            ReadMode::ReadIndex => claviger_node::ReadMode::ReadIndex,
-        },
     }
 }

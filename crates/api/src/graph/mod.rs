@@ -95,10 +95,13 @@ async fn answer(
     let body = read_body(payload, BODY_BYTES_MAX).await?;
     let graph = Graph { service, origin, principal, query: request.query_string(), body: &body };
     let given: Vec<&str> = segments.iter().skip(1).map(String::as_str).collect();
-    match dialect {
+    let answer = match dialect {
         Dialect::Microsoft => graph.route(request.method().as_str(), &given).await,
         Dialect::Old => graph.route_old(request.method().as_str(), &given),
-    }
+    };
+    // Nothing is shown that another node could still miss.
+    service.node().gate().settle().await?;
+    answer
 }
 
 fn bad(message: impl Into<String>) -> ArmError {

@@ -119,5 +119,9 @@ pub(crate) async fn handle(
             format!("There is no endpoint {method} /{path} in this release of Claviger."),
         )),
     };
+    // Nothing is shown that another node could still miss.
+    if service.node.gate().settle().await.is_err() {
+        return IdentityError::unavailable().response();
+    }
     result.unwrap_or_else(|error| error.response())
 }

@@ -162,7 +162,10 @@ async fn answer(
     let body = read_body(payload, BODY_BYTES_MAX).await?;
     let arm = Arm { service, origin, principal, path: request.path(), query, body: &body, version };
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    arm.route(request.method().as_str(), &segments, &folded).await
+    let answer = arm.route(request.method().as_str(), &segments, &folded).await;
+    // Nothing is shown that another node could still miss.
+    service.node().gate().settle().await?;
+    answer
 }
 
 /// The principal of a request, whose token must be for this plane and from its own tenant's issuer.

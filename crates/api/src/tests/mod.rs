@@ -16,11 +16,13 @@ use actix_web::test::TestRequest;
 use actix_web::{web, FromRequest};
 use claviger_crypto::provider::default_provider;
 use claviger_crypto::seal::SealKey;
-use claviger_node::{Node, NodeConfig, Peers, ReadMode, Storage};
+use claviger_node::{Node, NodeConfig, Peers, Storage};
 use claviger_state_machine::read;
+use claviger_types::command::SetReads;
 use claviger_types::command::{Actor, Command, SetPolicies};
 use claviger_types::name::{Id128, VaultName};
 use claviger_types::permission::AccessPolicy;
+use claviger_types::reads::{ReadMode, ReadTiming};
 use serde_json::{json, Value};
 use std::time::Duration;
 
@@ -59,7 +61,6 @@ impl World {
             election_max_ms: 300,
             snapshot_entries: 50_000,
             keep_entries: 10_000,
-            read_mode: ReadMode::ReadIndex,
         };
         let storage = Storage::open(dir.path()).unwrap();
         let node = Node::start(config, storage, Peers::new(world, 1, "test".into(), None)).await.unwrap();
@@ -73,6 +74,7 @@ impl World {
             authorities: Vec::new(),
             clock: Clock::default(),
             policies_where_rbac_is_asked: false,
+            reads: SetReads { mode: ReadMode::Lease, timing: ReadTiming::default() },
         };
         change(&mut config);
         let sealer = Sealer::new(world, SealKey::generate().unwrap());

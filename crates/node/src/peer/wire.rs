@@ -4,6 +4,7 @@
 //! number, so that a later release can speak to this one in this one's words.
 
 use crate::status::Status;
+use claviger_lease::{LeaseAck, LeaseMessage};
 use claviger_log::{Member, SnapshotMeta, TypeConfig, Vote};
 use claviger_types::codec;
 use claviger_types::name::Id128;
@@ -60,6 +61,13 @@ pub enum Request {
     Status,
     /// An operator's command.
     Admin(AdminRequest),
+    /// Which index must I have applied to answer a read that begins now, and must what I show be visible? Only the leader
+    /// answers.
+    ReadAt,
+    /// The leader's word on leases and visibility.
+    Lease(LeaseMessage),
+    /// A node gives its lease back: its id, and what it would answer a message.
+    GiveBack(u64, LeaseAck),
 }
 
 /// What operators ask, through the command line, with a node's own certificate.
@@ -145,8 +153,19 @@ pub enum Reply {
     ReadIndex(u64),
     /// To `Status`.
     Status(Box<Status>),
-    /// To `Admin`.
+    /// To `Admin` and `GiveBack`.
     Done(Vec<u8>),
+    /// To `ReadAt`.
+    ReadAt {
+        /// The index.
+        index: u64,
+        /// Whether what is shown must be visible.
+        barrier: bool,
+    },
+    /// To `Lease`.
+    Leased(LeaseAck),
+    /// To `Vote`: the answer, and how long before it the voter last accepted an append, in nanoseconds of its clock.
+    Voted(VoteResponse<TypeConfig>, u64),
 }
 
 /// Why a peer did not do what was asked.

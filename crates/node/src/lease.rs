@@ -1,0 +1,609 @@
+//! The lease protocol ([`claviger_lease`]) on real time and real openraft.
+//!
+//! [`Lease`] is what the rest of the node touches: openraft's messages are told to it as they pass (design B4, hooks), the
+//! read gate asks it, writes wait in it. [`run`] is the loop that sends the leader's messages. openraft itself is not
+//! changed, and its own notion of a lease is not used.
+
+use claviger_lease::{Ballot, Fence, Holder, Leader, LeaseAck, LeaseMessage, Members, Nanos, Params, Taken};
+use claviger_log::{Member, TypeConfig, Vote};
+use claviger_state_machine::records::Reads;
+use claviger_state_machine::ConflictKey;
+use claviger_types::reads::{ReadMode, ReadTiming};
+use openraft::async_runtime::WatchReceiver;
+use openraft::type_config::alias::WatchReceiverOf;
+use openraft::{RaftMetrics, ServerState};
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::sync::{watch, Notify};
+use tokio::task::JoinSet;
+use tokio::time::{timeout_at, Instant};
+
+/// openraft's word on itself, and its changes.
+pub(crate) type Metrics = WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>;
+
+/// A message goes out at once when something became visible, but not more often than this: writes come in bursts.
+const PUSH: Duration = Duration::from_millis(1);
+
+/// Messages per lease time: a lost one, or two, do not end a lease.
+const MESSAGES_PER_LEASE: u32 = 20;
+
+/// Between two messages where no lease time says how often: stale reads, or nothing.
+const MESSAGE_MAX: Duration = Duration::from_millis(500);
+
+/// Ballots for which vote ages are remembered: the candidate's own, and a few that failed before.
+const BALLOTS: usize = 4;
+
+/// What a lease stands on; all of it comes from outside, so that a simulation can bring its own.
+pub(crate) struct Ground {
+    /// This node.
+    pub(crate) id: u64,
+    /// Its monotonic clock, which counts the time in which it does not run.
+    pub(crate) now: Box<dyn Fn() -> Nanos + Send + Sync>,
+    /// Random numbers.
+    pub(crate) random: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// What the newest log entries touch.
+    pub(crate) fence: Arc<Fence>,
+    /// Index of the last applied entry.
+    pub(crate) applied: watch::Receiver<u64>,
+    /// Term of that entry or of a later one; asked after the index.
+    pub(crate) applied_term: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Index of the newest membership entry that was appended, 0 when it is not newer than the start.
+    pub(crate) membership_index: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// How reads are made.
+    pub(crate) reads: watch::Receiver<Option<Arc<Reads>>>,
+    /// Newest checkpoint of the state: index and root hash.
+    pub(crate) checkpoint: Box<dyn Fn() -> Option<(u64, [u8; 32])> + Send + Sync>,
+}
+
+/// The leases of one node: what it holds and, when it leads, what it gives. Clones share it.
+#[derive(Clone)]
+pub struct Lease {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    ground: Ground,
+    metrics: OnceLock<Metrics>,
+    /// When this node's lease ends, 0 without one.
+    end: AtomicU64,
+    visible: watch::Sender<u64>,
+    core: Mutex<Core>,
+    /// Wakes the loop: a lease was given, leadership has changed.
+    changed: Notify,
+}
+
+struct Core {
+    holder: Holder,
+    leader: Option<Leader>,
+    /// When this process last accepted an append; at first, when it started.
+    served: Nanos,
+    ages: BTreeMap<Ballot, BTreeMap<u64, Nanos>>,
+    members: (MembersKey, Arc<Members>),
+    /// Newest checkpoints of other nodes.
+    checkpoints: BTreeMap<u64, (u64, [u8; 32])>,
+}
+
+/// Log ids of the effective and the committed membership: while they stay, so do the members.
+type MembersKey = (Option<claviger_log::LogId>, Option<claviger_log::LogId>);
+
+/// What the leases look like from one node, for operators and metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeaseView {
+    /// Whether this node may answer by itself now.
+    pub valid: bool,
+    /// For how long, in milliseconds.
+    pub remaining_ms: u64,
+    /// Everything up to this index is visible, as far as the node knows.
+    pub visible: u64,
+    /// Entries that are appended here and not yet applied and visible.
+    pub pending: usize,
+    /// At the leader: the nodes for which visibility waits now.
+    pub blocked_by: Vec<u64>,
+    /// At the leader: for each other node, how long its lease lasts, in milliseconds.
+    pub holders: BTreeMap<u64, u64>,
+    /// At the leader: how old its proof is that a quorum follows it, in milliseconds.
+    pub evidence_age_ms: Option<u64>,
+    /// At the leader: how long it still waits for the leases of earlier leaders, in milliseconds.
+    pub freeze_ms: u64,
+    /// Times that this node's clock was found wrong.
+    pub clock_alarms: u64,
+    /// At the leader: nodes left out for being slow, counted in this term.
+    pub evictions: u64,
+}
+
+fn params(timing: &ReadTiming) -> Params {
+    let ms = |ms: u32| u64::from(ms) * 1_000_000;
+    Params { lease: ms(timing.lease_ms), rho_ppm: timing.rho_ppm, eps: ms(timing.eps_ms) }
+}
+
+/// Whose office a vote is for.
+pub(crate) fn ballot_of(vote: &Vote) -> Ballot {
+    Ballot { term: vote.leader_id.term, node: vote.leader_id.voted_for }
+}
+
+impl Lease {
+    pub(crate) fn new(ground: Ground) -> Self {
+        let core = Core {
+            holder: Holder::new((ground.random)()),
+            leader: None,
+            served: (ground.now)(),
+            ages: BTreeMap::new(),
+            members: ((None, None), Arc::default()),
+            checkpoints: BTreeMap::new(),
+        };
+        let inner = Inner {
+            ground,
+            metrics: OnceLock::new(),
+            end: AtomicU64::new(0),
+            visible: watch::Sender::new(0),
+            core: Mutex::new(core),
+            changed: Notify::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Has it watch openraft; set once, when openraft runs.
+    pub(crate) fn watch(&self, metrics: Metrics) {
+        // A second call would be a mistake of the wiring; the first one stays.
+        self.inner.metrics.set(metrics).ok();
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.inner.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Nanos {
+        (self.inner.ground.now)()
+    }
+
+    fn applied(&self) -> u64 {
+        *self.inner.ground.applied.borrow()
+    }
+
+    fn reads(&self) -> Option<Arc<Reads>> {
+        self.inner.ground.reads.borrow().clone()
+    }
+
+    /// How reads of a vault are made; without a vault, those of the world.
+    pub(crate) fn mode(&self, vault: Option<claviger_types::name::Id128>) -> ReadMode {
+        let reads = self.inner.ground.reads.borrow();
+        let mode = reads.as_ref().map(|reads| vault.map_or(reads.mode, |vault| reads.of(vault)));
+        mode.unwrap_or(ReadMode::ReadIndex)
+    }
+
+    // What openraft's messages say.
+
+    /// To be asked before an append is sent.
+    pub(crate) fn sending(&self) -> Nanos {
+        self.now()
+    }
+
+    /// `to` accepted an append of `vote` that was sent at `sent`, and has our log up to `matched`.
+    pub(crate) fn accepted(&self, to: u64, vote: &Vote, sent: Nanos, matched: u64) {
+        let mut core = self.core();
+        let now = self.now();
+        self.observe(&mut core);
+        match &mut core.leader {
+            Some(leader) if leader.ballot() == ballot_of(vote) => leader.accepted(to, sent, matched),
+            _ => return,
+        }
+        self.refresh(&mut core, now);
+    }
+
+    /// Somebody knows a later vote than `vote`, which this node leads under.
+    pub(crate) fn overtaken(&self, vote: &Vote) {
+        let mut core = self.core();
+        if core.leader.as_ref().is_some_and(|leader| leader.ballot() == ballot_of(vote)) {
+            core.leader = None;
+            self.set_end(&core, self.now());
+        }
+    }
+
+    /// To be called before an append is answered with success.
+    pub(crate) fn serving(&self) {
+        self.core().served = self.now();
+    }
+
+    /// How long ago this node last accepted an append, or started: sent with a granted vote.
+    pub(crate) fn age(&self) -> Nanos {
+        self.now().saturating_sub(self.core().served)
+    }
+
+    /// A voter granted its vote to this node, and gave its age.
+    pub(crate) fn voted(&self, vote: &Vote, voter: u64, age: Nanos) {
+        let ballot = ballot_of(vote);
+        let mut core = self.core();
+        core.ages.entry(ballot).or_default().insert(voter, age);
+        while core.ages.len() > BALLOTS {
+            core.ages.pop_first();
+        }
+        if let Some(leader) = core.leader.as_mut().filter(|leader| leader.ballot() == ballot) {
+            leader.voted(voter, age);
+        }
+    }
+
+    // Leading.
+
+    /// Finds out whether this node leads, and who the members are.
+    fn observe(&self, core: &mut Core) {
+        let Some(metrics) = self.inner.metrics.get() else { return };
+        let metrics = metrics.borrow_watched();
+        let leads = metrics.state == ServerState::Leader && metrics.vote.committed;
+        let ballot = ballot_of(&metrics.vote);
+        if !leads || ballot.node != self.inner.ground.id || ballot < core.holder.seen() {
+            core.leader = None;
+            return;
+        }
+        let key = (metrics.membership_config.log_id().clone(), metrics.committed_membership_config.log_id().clone());
+        if core.members.0 != key {
+            core.members = (key, Arc::new(members_of(&metrics)));
+        }
+        let effective = core.members.0 .0.as_ref().map_or(0, |id| id.index);
+        // A membership that is in the log but not yet known here: elections may go by it already.
+        let known = effective >= (self.inner.ground.membership_index)();
+        let members = if known { core.members.1.clone() } else { Arc::default() };
+        match &mut core.leader {
+            Some(leader) if leader.ballot() == ballot => leader.set_members(members),
+            _ => {
+                core.holder.follow(ballot);
+                // Not earlier than the moment at which openraft said so: the freeze counts from here.
+                let now = self.now();
+                let mut leader = Leader::new(ballot, members, core.holder.visible(), now);
+                for (voter, age) in core.ages.get(&ballot).into_iter().flatten() {
+                    leader.voted(*voter, *age);
+                }
+                leader.voted(self.inner.ground.id, now.saturating_sub(core.served));
+                core.leader = Some(leader);
+                self.inner.changed.notify_one();
+            }
+        }
+    }
+
+    /// What follows from what is known now: what is visible, and how long this node may answer.
+    fn refresh(&self, core: &mut Core, now: Nanos) {
+        let reads = self.reads();
+        if let Some(leader) = &mut core.leader {
+            let applied = self.applied();
+            let term = (self.inner.ground.applied_term)();
+            let longest = reads.as_ref().and_then(|reads| reads.longest.as_ref().map(params));
+            let current = params(&reads.as_ref().map_or_else(ReadTiming::default, |reads| reads.timing));
+            if leader.advance(&current, longest.as_ref(), applied, term, now) {
+                core.holder.heard_visible(leader.visible());
+            }
+        }
+        self.set_end(core, now);
+        self.set_visible(core);
+    }
+
+    fn set_end(&self, core: &Core, now: Nanos) {
+        let own = core.leader.as_ref().and_then(|leader| {
+            let reads = self.reads().filter(|reads| reads.mode == ReadMode::Lease)?;
+            leader.own_lease(&params(&reads.timing), now)
+        });
+        self.inner.end.store(own.unwrap_or_else(|| core.holder.lease_end()), SeqCst);
+    }
+
+    fn set_visible(&self, core: &Core) {
+        let visible = core.holder.visible();
+        let more = self.inner.visible.send_if_modified(|known| {
+            let more = visible > *known;
+            *known = visible.max(*known);
+            more
+        });
+        if more {
+            self.inner.ground.fence.set_done(visible.min(self.applied()));
+        }
+    }
+
+    /// Looks again: time has passed, or something was applied.
+    pub(crate) fn look(&self) {
+        let mut core = self.core();
+        let now = self.now();
+        self.observe(&mut core);
+        self.refresh(&mut core, now);
+    }
+
+    /// When to look again although nothing happens.
+    fn next_look(&self) -> Option<Duration> {
+        let core = self.core();
+        let now = self.now();
+        let reads = self.reads()?;
+        let longest = reads.longest.as_ref().map(params);
+        let end = core.leader.as_ref()?.next_end(&params(&reads.timing), longest.as_ref(), now)?;
+        Some(Duration::from_nanos(end.saturating_sub(now)))
+    }
+
+    /// The message for a node, when this one leads and there is something to say.
+    fn message(&self, to: u64) -> Option<LeaseMessage> {
+        let mut core = self.core();
+        let now = self.now();
+        self.observe(&mut core);
+        let reads = self.reads()?;
+        let (timing, longest) = (params(&reads.timing), reads.longest.as_ref().map(params));
+        let applied = self.applied();
+        let leader = core.leader.as_mut()?;
+        if reads.mode == ReadMode::ReadIndex && !leader.has_holders(&timing, longest.as_ref(), now) {
+            return None;
+        }
+        let bound = match reads.mode {
+            ReadMode::Bounded { bound_ms } => Some(u64::from(bound_ms) * 1_000_000),
+            ReadMode::ReadIndex | ReadMode::Lease => None,
+        };
+        Some(leader.message(to, &timing, reads.mode == ReadMode::Lease, bound, applied, now))
+    }
+
+    fn answered(&self, from: u64, ack: Option<&LeaseAck>) {
+        let mut core = self.core();
+        let now = self.now();
+        if let Some(leader) = &mut core.leader {
+            match ack {
+                Some(ack) => leader.answered(from, ack, now),
+                None => leader.lost(from),
+            }
+        }
+        if let Some(checkpoint) = ack.and_then(|ack| ack.checkpoint) {
+            core.checkpoints.insert(from, checkpoint);
+        }
+        self.refresh(&mut core, now);
+    }
+
+    /// No more leases for a node; answers when it has none, or no longer than that may take.
+    pub(crate) async fn retire(&self, id: u64) {
+        if let Some(leader) = &mut self.core().leader {
+            leader.retire(id, true);
+        }
+        self.inner.changed.notify_one();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < deadline {
+            let free = {
+                let core = self.core();
+                let Some(reads) = self.reads() else { return };
+                let (timing, longest) = (params(&reads.timing), reads.longest.as_ref().map(params));
+                let now = self.now();
+                core.leader.as_ref().is_none_or(|leader| leader.is_free(id, &timing, longest.as_ref(), now))
+            };
+            if free {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Leases again for a node that was not removed after all.
+    pub(crate) fn keep(&self, id: u64) {
+        if let Some(leader) = &mut self.core().leader {
+            leader.retire(id, false);
+        }
+    }
+
+    /// Another node gives its lease back.
+    pub(crate) fn given_back(&self, from: u64, ack: &LeaseAck) {
+        self.answered(from, Some(ack));
+    }
+
+    /// Whether reads that were confirmed by a quorum must wait for visibility, for some node may hold a lease.
+    pub(crate) fn barrier(&self) -> bool {
+        let Some(reads) = self.reads() else { return false };
+        let (timing, longest) = (params(&reads.timing), reads.longest.as_ref().map(params));
+        let core = self.core();
+        let now = self.now();
+        let holders = |leader: &Leader| leader.has_holders(&timing, longest.as_ref(), now);
+        reads.mode == ReadMode::Lease || core.leader.as_ref().is_none_or(holders)
+    }
+
+    /// Waits until everything up to `index` is visible; `false` when that takes too long.
+    pub(crate) async fn until_visible(&self, index: u64, deadline: Instant) -> bool {
+        self.look();
+        let mut visible = self.inner.visible.subscribe();
+        let reached = timeout_at(deadline, visible.wait_for(|visible| *visible >= index)).await;
+        matches!(reached, Ok(Ok(_)))
+    }
+
+    // Holding.
+
+    /// Takes a leader's message in; `None` when it is not the leader any more.
+    pub(crate) fn receive(&self, message: &LeaseMessage) -> Option<LeaseAck> {
+        let checkpoint = (self.inner.ground.checkpoint)();
+        let mut core = self.core();
+        // The clock after the lock: a stamp that is too old is safe, but shortens the lease.
+        let now = self.now();
+        let (last, applied) = (self.inner.ground.fence.last(), self.applied());
+        let next_life = (self.inner.ground.random)();
+        let alarms = core.holder.alarms();
+        let taken = core.holder.receive(message, last, applied, checkpoint, next_life, now);
+        if core.holder.alarms() > alarms {
+            tracing::warn!("this node's clock runs behind the leader's more than leases allow: no lease for a while");
+        }
+        let Taken::Answer(ack) = taken else { return None };
+        if core.leader.as_ref().is_some_and(|leader| leader.ballot() < message.ballot) {
+            core.leader = None;
+        }
+        self.set_end(&core, now);
+        self.set_visible(&core);
+        Some(ack)
+    }
+
+    /// Gives the lease back for good; answers what to tell the leader.
+    pub(crate) fn resign(&self) -> LeaseAck {
+        let mut core = self.core();
+        let now = self.now();
+        let ack = core.holder.resign((self.inner.ground.random)(), now);
+        self.set_end(&core, now);
+        ack
+    }
+
+    /// Whether this node may answer by itself at some instant during this call.
+    ///
+    /// The clock is read before the lease: a lease that was given back between the two would still look good otherwise.
+    pub(crate) fn is_valid(&self) -> bool {
+        let now = self.now();
+        now < self.inner.end.load(SeqCst)
+    }
+
+    /// Whether an answer made from what was applied at `at` is right: the last thing to do before it is sent (R4).
+    ///
+    /// First the lease, then the fence: what was visible while the lease was valid is in the fence by then.
+    pub(crate) fn validate(&self, parts: &[ConflictKey], at: u64) -> bool {
+        self.is_valid() && self.is_clean(parts, at)
+    }
+
+    /// Whether nothing is under way in these parts that an answer made from what was applied at `at` would miss or show too
+    /// early.
+    pub(crate) fn is_clean(&self, parts: &[ConflictKey], at: u64) -> bool {
+        self.inner.ground.fence.is_clean(Some(parts), at.min(*self.inner.visible.borrow()))
+    }
+
+    /// What this node knows to be visible, and its changes.
+    pub(crate) fn visible(&self) -> watch::Receiver<u64> {
+        self.inner.visible.subscribe()
+    }
+
+    pub(crate) fn fence(&self) -> &Fence {
+        &self.inner.ground.fence
+    }
+
+    /// Until when reads may be stale and how far behind they are at most, where the mode lets them, in nanoseconds.
+    pub(crate) fn stale(&self) -> Option<Nanos> {
+        let mut core = self.core();
+        let now = self.now();
+        let (end, bound) = core.holder.stale_end(self.applied())?;
+        // The promise was made for `bound` from an instant that is now so long ago.
+        (now < end).then(|| bound.saturating_sub(end - now))
+    }
+
+    /// Newest checkpoints that other nodes have told of.
+    pub(crate) fn checkpoints(&self) -> BTreeMap<u64, (u64, [u8; 32])> {
+        self.core().checkpoints.clone()
+    }
+
+    /// For operators and metrics.
+    pub fn view(&self) -> LeaseView {
+        let core = self.core();
+        let now = self.now();
+        let ms = |nanos: Nanos| nanos / 1_000_000;
+        let end = self.inner.end.load(SeqCst);
+        let applied = self.applied();
+        let visible = core.holder.visible();
+        let mut view = LeaseView {
+            valid: now < end,
+            remaining_ms: ms(end.saturating_sub(now)),
+            visible,
+            pending: self.inner.ground.fence.pending(visible.min(applied)),
+            clock_alarms: core.holder.alarms(),
+            ..LeaseView::default()
+        };
+        if let Some(leader) = &core.leader {
+            let reads = self.reads();
+            let timing = params(&reads.as_ref().map_or_else(ReadTiming::default, |reads| reads.timing));
+            let longest = reads.and_then(|reads| reads.longest.as_ref().map(params));
+            view.blocked_by = leader.blockers(&timing, applied, now);
+            view.holders = leader.holders(now).map(|(id, left)| (id, ms(left))).collect();
+            view.evidence_age_ms = leader.evidence(now).map(|evidence| ms(now.saturating_sub(evidence)));
+            view.freeze_ms = ms(leader.frozen_until(longest.as_ref()).saturating_sub(now));
+            view.evictions = leader.evictions();
+        }
+        view
+    }
+
+    /// Between two messages to one node.
+    fn interval(&self) -> Duration {
+        let lease = self.reads().map(|reads| Duration::from_millis(u64::from(reads.timing.lease_ms)));
+        lease.map_or(MESSAGE_MAX, |lease| (lease / MESSAGES_PER_LEASE).min(MESSAGE_MAX))
+    }
+
+    fn members(&self) -> Vec<(u64, Member)> {
+        let Some(metrics) = self.inner.metrics.get() else { return Vec::new() };
+        let metrics = metrics.borrow_watched();
+        let nodes = metrics.membership_config.membership().nodes();
+        nodes.filter(|(id, _)| **id != self.inner.ground.id).map(|(id, member)| (*id, member.clone())).collect()
+    }
+}
+
+fn members_of(metrics: &RaftMetrics<TypeConfig>) -> Members {
+    let both = [&metrics.membership_config, &metrics.committed_membership_config];
+    let ids = |nodes: &claviger_log::StoredMembership| -> BTreeSet<u64> {
+        nodes.membership().nodes().map(|(id, _)| *id).collect()
+    };
+    Members {
+        configs: both.iter().flat_map(|stored| stored.membership().get_joint_config().clone()).collect(),
+        nodes: both.iter().flat_map(|stored| ids(stored)).collect(),
+        committed: ids(&metrics.committed_membership_config),
+    }
+}
+
+/// How messages get to other nodes.
+pub(crate) trait Transport: Clone + Send + Sync + 'static {
+    /// Sends a message and waits for the answer; `None` when there is none in time.
+    fn send(
+        &self,
+        to: &Member,
+        message: LeaseMessage,
+        limit: Duration,
+    ) -> impl Future<Output = Option<LeaseAck>> + Send;
+}
+
+/// Keeps the leases of this node up to date, for as long as the task lives.
+pub(crate) async fn run(lease: Lease, transport: impl Transport) {
+    let mut applied = lease.inner.ground.applied.clone();
+    let mut metrics = lease.inner.metrics.get().cloned();
+    let mut senders: BTreeMap<u64, (Member, tokio::task::AbortHandle)> = BTreeMap::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        lease.look();
+        let members = lease.members();
+        senders.retain(|id, (member, task)| {
+            let stays = members.iter().any(|(known, at)| known == id && at == member);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for (id, member) in members {
+            if let std::collections::btree_map::Entry::Vacant(place) = senders.entry(id) {
+                let task = tasks.spawn(send(lease.clone(), transport.clone(), id, member.clone()));
+                place.insert((member, task));
+            }
+        }
+        while tasks.try_join_next().is_some() {}
+        let tick = lease.interval().min(lease.next_look().unwrap_or(MESSAGE_MAX));
+        let news = async {
+            match &mut metrics {
+                Some(metrics) => metrics.changed().await.is_ok(),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(tick) => {}
+            () = lease.inner.changed.notified() => {}
+            changed = applied.changed() => if changed.is_err() { return },
+            going_on = news => if !going_on { return },
+        }
+    }
+}
+
+/// The leader's messages to one node, one at a time.
+async fn send(lease: Lease, transport: impl Transport, id: u64, member: Member) {
+    let mut visible = lease.visible();
+    loop {
+        let interval = lease.interval();
+        if let Some(message) = lease.message(id) {
+            visible.borrow_and_update();
+            let ack = transport.send(&member, message, interval * 5).await;
+            lease.answered(id, ack.as_ref());
+            if ack.is_none() {
+                tokio::time::sleep(interval).await;
+                continue;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            changed = visible.changed() => match changed {
+                Ok(()) => tokio::time::sleep(PUSH).await,
+                Err(_) => return,
+            },
+        }
+    }
+}
