@@ -16,14 +16,11 @@
 
 use crate::error::NodeError;
 use crate::lease::Lease;
-use crate::node::Raft;
-use crate::peer::{Lane, PeerError, Peers, Reply, Request};
+use crate::peer::PeerError;
 use claviger_state_machine::ConflictKey;
 use claviger_types::name::Id128;
 use claviger_types::reads::ReadMode;
-use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{LinearizableReadError, RaftError};
-use openraft::ReadPolicy;
+use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,9 +32,6 @@ const CHECK: Duration = Duration::from_secs(5);
 
 /// How long a read waits for what is under way in its parts before it asks the leader instead (design B8, `T_hold`).
 const HOLD: Duration = Duration::from_millis(400);
-
-/// One round: an answer later than this means that the leader has gone.
-const ROUND: Duration = Duration::from_millis(1_000);
 
 /// Wait before a failed round is tried again.
 const RETRY: Duration = Duration::from_millis(20);
@@ -82,16 +76,13 @@ pub struct ReadGate {
     lease: Lease,
     ask: mpsc::Sender<oneshot::Sender<Answer>>,
     applied: watch::Receiver<u64>,
-    rounds: Rounds,
     counts: Arc<ReadCounts>,
 }
 
-#[derive(Clone)]
-struct Rounds {
-    id: u64,
-    raft: Raft,
-    peers: Peers,
-    lease: Lease,
+/// Who can be asked for a read index.
+pub(crate) trait Leader: Clone + Send + Sync + 'static {
+    /// The leader's answer, which it gives after a quorum has confirmed it, later than it was asked.
+    fn read_at(&self) -> impl Future<Output = Result<ReadAt, PeerError>> + Send;
 }
 
 /// How one evaluation got in.
@@ -114,11 +105,10 @@ pub struct Reading<'a> {
 }
 
 impl ReadGate {
-    pub(crate) fn start(id: u64, raft: Raft, peers: Peers, applied: watch::Receiver<u64>, lease: Lease) -> Self {
+    pub(crate) fn start(leader: impl Leader, applied: watch::Receiver<u64>, lease: Lease) -> Self {
         let (ask, questions) = mpsc::channel(WAITING);
-        let rounds = Rounds { id, raft, peers, lease: lease.clone() };
-        tokio::spawn(rounds.clone().run(questions));
-        Self { lease, ask, applied, rounds, counts: Arc::default() }
+        tokio::spawn(answer(leader, questions));
+        Self { lease, ask, applied, counts: Arc::default() }
     }
 
     /// How reads of a vault are made now; without a vault, those of the world.
@@ -189,11 +179,6 @@ impl ReadGate {
         .map_err(late)??;
         self.until_applied(read.index, deadline).await?;
         Ok(read.barrier)
-    }
-
-    /// The read index as this node, being the leader, knows it.
-    pub(crate) async fn read_index_here(&self) -> Result<ReadAt, PeerError> {
-        self.rounds.here().await
     }
 }
 
@@ -311,69 +296,40 @@ impl Reading<'_> {
     }
 }
 
-impl Rounds {
-    async fn run(self, mut questions: mpsc::Receiver<oneshot::Sender<Answer>>) {
-        let places = Arc::new(tokio::sync::Semaphore::new(ROUNDS));
-        while let Some(first) = questions.recv().await {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
-            let mut waiting = vec![first];
-            while let Ok(more) = questions.try_recv() {
-                waiting.push(more);
-            }
-            let rounds = self.clone();
-            tokio::spawn(async move {
-                let answer = rounds.round().await;
-                drop(place);
-                for waiter in waiting {
-                    // Whoever asked may have given up.
-                    waiter.send(answer.clone()).ok();
-                }
-            });
+/// Answers questions for as long as the gate lives.
+async fn answer(leader: impl Leader, mut questions: mpsc::Receiver<oneshot::Sender<Answer>>) {
+    let places = Arc::new(tokio::sync::Semaphore::new(ROUNDS));
+    while let Some(first) = questions.recv().await {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let mut waiting = vec![first];
+        while let Ok(more) = questions.try_recv() {
+            waiting.push(more);
         }
-    }
-
-    /// One read index, tried until the time of a read is over.
-    async fn round(&self) -> Answer {
-        let deadline = Instant::now() + CHECK;
-        loop {
-            let error = match self.once().await {
-                Ok(read) => return Ok(read),
-                Err(PeerError::Stopped(why)) => return Err(NodeError::Stopped(why)),
-                Err(error) => error,
-            };
-            if Instant::now() + RETRY >= deadline {
-                tracing::debug!(%error, "no read index");
-                return Err(NodeError::Unavailable("no read index in time"));
+        let leader = leader.clone();
+        tokio::spawn(async move {
+            let answer = round(&leader).await;
+            drop(place);
+            for waiter in waiting {
+                // Whoever asked may have given up.
+                waiter.send(answer.clone()).ok();
             }
-            tokio::time::sleep(RETRY).await;
-        }
+        });
     }
+}
 
-    async fn once(&self) -> Result<ReadAt, PeerError> {
-        let leader = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let id = metrics.current_leader;
-            id.map(|id| (id, metrics.membership_config.membership().get_node(&id).cloned()))
+/// One read index, tried until the time of a read is over.
+async fn round(leader: &impl Leader) -> Answer {
+    let deadline = Instant::now() + CHECK;
+    loop {
+        let error = match leader.read_at().await {
+            Ok(read) => return Ok(read),
+            Err(PeerError::Stopped(why)) => return Err(NodeError::Stopped(why)),
+            Err(error) => error,
         };
-        match leader {
-            Some((id, _)) if id == self.id => self.here().await,
-            Some((_, Some(member))) => match self.peers.call(&member, Lane::Control, &Request::ReadAt, ROUND).await? {
-                Reply::ReadAt { index, barrier } => Ok(ReadAt { index, barrier }),
-                _ => Err(PeerError::NoAnswer("an answer of another kind".into())),
-            },
-            Some((_, None)) | None => Err(PeerError::NotLeader { leader: None }),
+        if Instant::now() + RETRY >= deadline {
+            tracing::debug!(%error, "no read index");
+            return Err(NodeError::Unavailable("no read index in time"));
         }
-    }
-
-    async fn here(&self) -> Result<ReadAt, PeerError> {
-        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
-            Ok((read, _)) => Ok(ReadAt { index: read.index(), barrier: self.lease.barrier() }),
-            Err(RaftError::Fatal(fatal)) => Err(PeerError::Stopped(fatal.to_string())),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                Err(PeerError::NotLeader { leader: forward.leader_id })
-            }
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(PeerError::NoQuorum),
-        }
+        tokio::time::sleep(RETRY).await;
     }
 }

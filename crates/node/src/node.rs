@@ -2,7 +2,7 @@
 
 use crate::clock::boottime;
 use crate::error::{NodeError, StartError};
-use crate::gate::ReadGate;
+use crate::gate::{self, ReadAt, ReadGate};
 use crate::lease::{self, Ground, Lease, Transport};
 use crate::network::{Incoming, Network};
 use crate::peer::{AdminRequest, Lane, PeerError, Peers, Reply, Request};
@@ -14,8 +14,8 @@ use claviger_types::command::Entry;
 use claviger_types::name::Id128;
 use claviger_types::outcome::Outcome;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, ForwardToLeader, RaftError};
-use openraft::{ChangeMembers, Config, RaftMetrics, ServerState, SnapshotPolicy};
+use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
+use openraft::{ChangeMembers, Config, RaftMetrics, ReadPolicy, ServerState, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -31,6 +31,9 @@ const PROPOSE: Duration = Duration::from_secs(10);
 
 /// How long one forwarded attempt waits: a commit takes milliseconds, an election less than a second.
 const ATTEMPT: Duration = Duration::from_millis(1_500);
+
+/// One round: an answer later than this means that the leader has gone.
+const ROUND: Duration = Duration::from_millis(1_000);
 
 /// How long other nodes' clocks are waited for.
 const CLOCKS: Duration = Duration::from_secs(2);
@@ -109,6 +112,7 @@ struct Inner {
     state: StateStore,
     peers: Peers,
     gate: ReadGate,
+    rounds: Rounds,
     lease: Lease,
     leasing: tokio::task::AbortHandle,
     incoming: Incoming,
@@ -136,7 +140,8 @@ impl Node {
         .map_err(|e| StartError::Consensus(e.to_string()))?;
         lease.watch(raft.metrics());
         let leasing = tokio::spawn(lease::run(lease.clone(), peers.clone())).abort_handle();
-        let gate = ReadGate::start(config.id, raft.clone(), peers.clone(), state.applied(), lease.clone());
+        let rounds = Rounds { id: config.id, raft: raft.clone(), peers: peers.clone(), lease: lease.clone() };
+        let gate = ReadGate::start(rounds.clone(), state.applied(), lease.clone());
         let incoming = Incoming::new(state.incoming_dir());
         let inner = Inner {
             config,
@@ -144,6 +149,7 @@ impl Node {
             state,
             peers,
             gate,
+            rounds,
             lease,
             leasing,
             incoming,
@@ -386,9 +392,9 @@ impl Node {
             Request::Propose(bytes) => {
                 Reply::Outcome(Box::new(self.propose_here(bytes, Instant::now() + PROPOSE).await?))
             }
-            Request::ReadIndex => Reply::ReadIndex(self.inner.gate.read_index_here().await?.index),
+            Request::ReadIndex => Reply::ReadIndex(self.inner.rounds.here().await?.index),
             Request::ReadAt => {
-                let read = self.inner.gate.read_index_here().await?;
+                let read = self.inner.rounds.here().await?;
                 Reply::ReadAt { index: read.index, barrier: read.barrier }
             }
             Request::Lease(message) => {
@@ -664,6 +670,48 @@ fn ground(id: u64, log: &RaftLog, state: &StateStore) -> Ground {
         membership_index: Box::new(move || appended.membership_index()),
         reads: state.reads(),
         checkpoint: Box::new(|| None),
+    }
+}
+
+/// Read indexes, from here or from the node that leads.
+#[derive(Clone)]
+struct Rounds {
+    id: u64,
+    raft: Raft,
+    peers: Peers,
+    lease: Lease,
+}
+
+impl Rounds {
+    /// The read index as this node, being the leader, knows it.
+    async fn here(&self) -> Result<ReadAt, PeerError> {
+        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+            Ok((read, _)) => Ok(ReadAt { index: read.index(), barrier: self.lease.barrier() }),
+            Err(RaftError::Fatal(fatal)) => Err(PeerError::Stopped(fatal.to_string())),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                Err(PeerError::NotLeader { leader: forward.leader_id })
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(PeerError::NoQuorum),
+        }
+    }
+}
+
+impl gate::Leader for Rounds {
+    async fn read_at(&self) -> Result<ReadAt, PeerError> {
+        let leader = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let id = metrics.current_leader;
+            id.map(|id| (id, metrics.membership_config.membership().get_node(&id).cloned()))
+        };
+        match leader {
+            Some((id, _)) if id == self.id => self.here().await,
+            Some((_, Some(member))) => match self.peers.call(&member, Lane::Control, &Request::ReadAt, ROUND).await? {
+                Reply::ReadAt { index, barrier } => Ok(ReadAt { index, barrier }),
+                _ => Err(PeerError::NoAnswer("an answer of another kind".into())),
+            },
+            Some((_, None)) | None => Err(PeerError::NotLeader { leader: None }),
+        }
     }
 }
 
