@@ -4,7 +4,7 @@
 use crate::error::{from_refusal, Caller, ServiceError};
 use crate::route::Match;
 use crate::sealing::Label;
-use crate::service::Service;
+use crate::service::{fresh_id, Service};
 use crate::tokens::Principal;
 use crate::wire::Renderer;
 use claviger_node::Node;
@@ -17,8 +17,12 @@ use claviger_types::outcome::{Deletion, ObjectVersion, Outcome};
 use claviger_types::role::DATA_PREFIX;
 use serde::de::DeserializeOwned;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use std::cell::Cell;
 use std::sync::Arc;
+
+/// Longest client request id that is taken for one: a GUID has 36 characters.
+const CLIENT_ID_BYTES_MAX: usize = 128;
 
 /// An authorized request on one vault.
 pub(crate) struct Call<'a> {
@@ -31,6 +35,8 @@ pub(crate) struct Call<'a> {
     pub(crate) query: &'a str,
     pub(crate) body: &'a [u8],
     access: Access,
+    /// Made of the client's request id and the request, if it sent one: what a retry is recognized by.
+    request: Option<Id128>,
     /// Whether something was proposed: then the answer is an outcome, and the request must not be evaluated again.
     proposed: Cell<bool>,
     /// Time of the request in seconds, never behind state time.
@@ -92,7 +98,8 @@ impl<'a> Call<'a> {
         })?;
         let now = now_ms.max(clock) / 1000;
         let proposed = Cell::new(false);
-        let call = Self { service, render, principal, matched, name, query, body, access, proposed, now };
+        let call =
+            Self { service, render, principal, matched, name, query, body, access, request: None, proposed, now };
         if access.is_granted() {
             Ok(call)
         } else {
@@ -211,6 +218,25 @@ impl<'a> Call<'a> {
         Label { vault: self.vault().id, kind: self.kind(), name: folded, version }
     }
 
+    /// Makes the request recognizable when the client repeats it under the same `x-ms-client-request-id`.
+    pub(crate) fn known_as(mut self, client_id: Option<&str>, method: &str, path: &str) -> Self {
+        let id = client_id.filter(|id| !id.is_empty() && id.len() <= CLIENT_ID_BYTES_MAX);
+        self.request = id.map(|id| {
+            let mut hash = Sha256::new();
+            let parts =
+                [b"client request", self.vault().id.0.as_slice(), &self.principal.tenant.0, &self.principal.oid.0];
+            let texts = [id, method, path, self.query].map(str::as_bytes);
+            for part in parts.into_iter().chain(texts).chain([self.body]) {
+                hash.update((part.len() as u64).to_be_bytes());
+                hash.update(part);
+            }
+            let mut first = [0; 16];
+            first.copy_from_slice(&hash.finalize()[..16]);
+            Id128::from_digest(first)
+        });
+        self
+    }
+
     /// Whether something was proposed.
     pub(crate) fn has_proposed(&self) -> bool {
         self.proposed.get()
@@ -223,7 +249,7 @@ impl<'a> Call<'a> {
     /// Proposes a command in the caller's name; a refusal is an outcome like any other.
     pub(crate) async fn propose_raw(&self, command: Command, blobs: Vec<Vec<u8>>) -> Result<Outcome, ServiceError> {
         self.proposed.set(true);
-        self.service.propose(self.actor(), &command, blobs).await
+        self.service.propose_as(self.request.map_or_else(fresh_id, Ok)?, self.actor(), &command, blobs).await
     }
 
     /// Proposes a command; a refusal becomes the contract's error.

@@ -444,7 +444,8 @@ impl ServiceError {
                 (503, "ServiceUnavailable", None, "The service cannot answer now. Nothing was changed.".into())
             }
             E::OutcomeUnknown => {
-                let text = "The service cannot say whether the request was carried out. Look before you repeat it.";
+                let text = "The service cannot say whether the request was carried out. Repeated under the same \
+                            x-ms-client-request-id it acts once; otherwise look before you repeat it.";
                 (503, "ServiceUnavailable", Some("OutcomeUnknown"), text.into())
             }
             E::Internal => (500, "InternalServerError", None, "An internal error occurred.".into()),

@@ -12,7 +12,7 @@ use crate::tokens::Principal;
 use crate::version::ApiVersion;
 use crate::wire::Renderer;
 use crate::{graph, identity, management, ops, route};
-use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{web, HttpRequest, HttpResponse, HttpResponseBuilder};
 use claviger_state_machine::read;
@@ -124,7 +124,14 @@ impl Exchange<'_> {
                     None => HttpResponse::build(status).finish(),
                 }
             }
-            Err((error, challenge)) => error_response(&error, challenge),
+            Err((error, challenge)) => {
+                let mut response = error_response(&error, challenge);
+                // Whoever repeats it under the same id gets the first outcome.
+                if matches!(error, ServiceError::OutcomeUnknown) && self.client_id().is_some() {
+                    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                }
+                response
+            }
         };
         self.add_headers(response.headers_mut());
         let mut add = |name: &'static str, value: Option<HeaderValue>| {
@@ -164,9 +171,14 @@ impl Exchange<'_> {
         if let Ok(id) = fresh_id() {
             set("x-ms-request-id", &id.guid());
         }
-        if let Some(id) = self.request.headers().get("x-ms-client-request-id").and_then(|id| id.to_str().ok()) {
+        if let Some(id) = self.client_id() {
             set("x-ms-client-request-id", id);
         }
+    }
+
+    /// The id that the client gave the request; SDKs repeat it when they repeat the request.
+    fn client_id(&self) -> Option<&str> {
+        self.request.headers().get("x-ms-client-request-id").and_then(|id| id.to_str().ok())
     }
 
     /// Which verb is meant: clients behind old proxies tunnel it (contract section 1).
@@ -242,6 +254,7 @@ impl Exchange<'_> {
         match Call::authorize(self.service, render, principal, request.matched, request.query, body, now_ms) {
             Ok(call) => {
                 *assignment = call.assignment();
+                let call = call.known_as(self.client_id(), &self.method(), self.request.path());
                 let result = ops::run(&call).await;
                 (result, call.has_proposed())
             }

@@ -136,7 +136,21 @@ impl Service {
         command: &Command,
         blobs: Vec<Vec<u8>>,
     ) -> Result<Outcome, ServiceError> {
-        let request = fresh_id()?;
+        self.propose_as(fresh_id()?, actor, command, blobs).await
+    }
+
+    /// Proposes a command under a request id.
+    pub(crate) async fn propose_as(
+        &self,
+        request: Id128,
+        actor: Actor,
+        command: &Command,
+        mut blobs: Vec<Vec<u8>>,
+    ) -> Result<Outcome, ServiceError> {
+        if request.is_digest() && blobs.is_empty() {
+            // Two requests of a client are two entries, though they say the same: only retries inside the cluster are one.
+            blobs.push(random::bytes::<16>()?.to_vec());
+        }
         let entry = Entry::new(request, actor, self.now_ms(), command, blobs).map_err(|error| {
             tracing::error!(%error, command = command.name(), "a command could not be encoded");
             ServiceError::Internal

@@ -8,7 +8,9 @@ use crate::keys;
 use crate::kv::{Kv, Read, StoreError, Table};
 use crate::policy::required_permission;
 use crate::read;
-use crate::records::{DeletedHead, Event, Head, Reads, Remembered, Subscription, Tenant, TokenKey, World, FORMAT};
+use crate::records::{
+    Answered, DeletedHead, Event, Head, Reads, Remembered, Subscription, Tenant, TokenKey, World, FORMAT,
+};
 use crate::rotation;
 use claviger_types::codec::{self, CodecError};
 use claviger_types::command::{
@@ -29,6 +31,10 @@ pub const PURGE_ROWS_MAX: usize = 1024;
 /// How long an outcome is remembered for retries, in milliseconds of state time. Retries happen inside the cluster within
 /// one request's deadline (seconds); an hour leaves room for a proposal that was stuck in a partition.
 const REMEMBER_MS: u64 = 3_600_000;
+
+/// How long after a request a client may ask for its outcome again, in milliseconds of state time: SDKs give up within a
+/// minute of the last answer unless they are told otherwise.
+const CLIENT_RETRY_MS: u64 = 60_000;
 
 /// Vaults with a read mode of their own: every node keeps all of them in memory.
 const VAULT_READS_MAX: usize = 1_000;
@@ -67,14 +73,17 @@ pub fn apply<K: Kv>(kv: &mut K, index: u64, entry: &Entry) -> Result<Outcome, Ap
     let content_hash = content_hash(entry);
 
     let outcome = match remembered(kv, entry.request_id)? {
+        // The same entry: a retry inside the cluster.
         Some(first) if first.entry_hash == content_hash => first.outcome,
+        // The same request of a client, with new random parts.
+        Some(first) if is_retry(kv, clock, entry, &command)? => first.outcome,
         Some(_) | None => {
             let by = match entry.actor {
                 Actor::System => None,
                 Actor::Principal { oid, .. } => Some(oid),
             };
             let outcome = Apply { kv, index, now: clock / 1000, by }.run(entry, command)?;
-            remember(kv, index, clock, entry.request_id, content_hash, &outcome)?;
+            remember(kv, index, clock, entry, content_hash, &outcome)?;
             outcome
         }
     };
@@ -105,14 +114,35 @@ fn remembered(kv: &impl Read, request: Id128) -> Result<Option<Remembered>, Appl
     Ok(bytes.map(|b| codec::from_versioned(FORMAT, &b)).transpose()?)
 }
 
+/// Whether a client asks again for what was just done: the same request under the same id, soon after, and nothing has
+/// happened to the object since. Clients that send one id for ever are served all the same.
+fn is_retry(kv: &impl Read, clock: u64, entry: &Entry, command: &Command) -> Result<bool, ApplyError> {
+    let Some((vault, kind, name)) = command.object().filter(|_| entry.request_id.is_digest()) else { return Ok(false) };
+    let bytes = kv.get(Table::Idempotency, &keys::answered(entry.request_id))?;
+    let Some(bytes) = bytes else { return Ok(false) };
+    let first: Answered = codec::from_versioned(FORMAT, &bytes)?;
+    let folded = name.folded();
+    let live = read::head(kv, vault, kind, &folded)?.map(|head| head.mod_index);
+    let deleted = read::deleted_head(kv, vault, kind, &folded)?.map(|found| found.head.mod_index);
+    let untouched = match command {
+        Command::PurgeObject(_) => live.is_none() && deleted.is_none(),
+        _ => live.or(deleted) == Some(first.index),
+    };
+    Ok(first.cmd == entry.cmd && clock - first.time_ms <= CLIENT_RETRY_MS && untouched)
+}
+
 fn remember(
     kv: &mut impl Kv,
     index: u64,
     clock: u64,
-    request: Id128,
+    entry: &Entry,
     entry_hash: [u8; 32],
     outcome: &Outcome,
 ) -> Result<(), ApplyError> {
+    let request = entry.request_id;
+    if request.is_digest() && !matches!(outcome, Outcome::Refused(_)) {
+        put(kv, Table::Idempotency, keys::answered(request), &Answered { cmd: entry.cmd, index, time_ms: clock })?;
+    }
     let value = Remembered { entry_hash, outcome: outcome.clone() };
     put(kv, Table::Idempotency, keys::idempotency(request), &value)?;
     put(kv, Table::Idempotency, keys::idempotency_queue(clock, index), &request)
@@ -123,6 +153,9 @@ fn forget(kv: &mut impl Kv, clock: u64) -> Result<(), ApplyError> {
     for (key, value) in kv.scan(Table::Idempotency, keys::IDEMPOTENCY_QUEUE, &until, FORGET_PER_ENTRY)? {
         let request: Id128 = codec::from_versioned(FORMAT, &value)?;
         kv.delete(Table::Idempotency, keys::idempotency(request));
+        if request.is_digest() {
+            kv.delete(Table::Idempotency, keys::answered(request));
+        }
         kv.delete(Table::Idempotency, key);
     }
     Ok(())

@@ -151,6 +151,11 @@ pub(crate) fn idempotency(request: Id128) -> Vec<u8> {
     [b"r/".as_slice(), &request.0].concat()
 }
 
+/// Beside the outcome: what a client's retry is recognized by.
+pub(crate) fn answered(request: Id128) -> Vec<u8> {
+    [b"c/".as_slice(), &request.0].concat()
+}
+
 pub(crate) const IDEMPOTENCY_QUEUE: &[u8] = b"q/";
 
 pub(crate) fn idempotency_queue(time_ms: u64, index: u64) -> Vec<u8> {

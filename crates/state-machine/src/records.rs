@@ -280,3 +280,14 @@ pub struct Remembered {
     /// The first outcome.
     pub outcome: Outcome,
 }
+
+/// A client's request that was carried out: what its retry is recognized by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Command number.
+    pub cmd: u16,
+    /// Log index at which it was carried out.
+    pub index: u64,
+    /// State time then, in milliseconds.
+    pub time_ms: u64,
+}

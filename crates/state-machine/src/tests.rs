@@ -7,6 +7,7 @@ use claviger_types::command::*;
 use claviger_types::name::{Id128, Kind, ObjectName, VaultName};
 use claviger_types::outcome::{Outcome, Refusal};
 use claviger_types::permission::AccessPolicy;
+use claviger_types::reads::{ReadMode, ReadTiming};
 use claviger_types::role::{self, RoleDefinition, Scope};
 use claviger_types::vault::{IpRule, NetworkAcls, VaultSettings};
 use proptest::prelude::*;
@@ -657,6 +658,8 @@ fn golden_bytes() {
         }),
         Command::NoteNearExpiry(NoteNearExpiry { object: key_ref("k-1"), newest: id(3) }),
         Command::RotateDue(RotateDue { put: due.clone(), newest: id(3) }),
+        Command::SetReads(SetReads { mode: ReadMode::Lease, timing: ReadTiming::default() }),
+        Command::SetVaultReads(SetVaultReads { vault: VAULT, mode: Some(ReadMode::ReadIndex) }),
     ];
     let commands = [
         key,
@@ -906,4 +909,53 @@ fn management_takes_roles() {
         let stranger = Actor::Principal { tenant: id(77), oid: who };
         assert_eq!(w.by(stranger, tags("x")), forbidden, "{role} of another tenant");
     }
+}
+
+#[test]
+fn a_client_that_repeats_its_request_gets_the_first_outcome() {
+    let mut world = World::new();
+    let request = Id128::from_digest([7; 16]);
+    let mut send = |world: &mut World, version: u64, seconds: u64| {
+        world.index += 1;
+        world.now += seconds;
+        let mut e = entry(world.index, alice(), world.now * 1_000, &secret("s", version), vec![vec![version as u8; 3]]);
+        e.request_id = request;
+        match apply(&mut world.kv, world.index, &e).unwrap() {
+            Outcome::Version(version) => version.version,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(send(&mut world, 1, 0), id(1));
+    assert_eq!(send(&mut world, 2, 5), id(1), "the same request, with material of its own");
+    // The object has changed: it is not a retry any more.
+    assert!(matches!(world.by(alice(), secret("s", 3)), Outcome::Version(_)));
+    assert_eq!(send(&mut world, 4, 5), id(4));
+    assert_eq!(send(&mut world, 5, 5), id(4));
+    assert_eq!(send(&mut world, 6, 61), id(6), "too late for a retry");
+    let mut other = entry(90, alice(), world.now * 1_000, &Command::DeleteObject(object("s")), vec![vec![1]]);
+    other.request_id = request;
+    assert!(matches!(apply(&mut world.kv, 90, &other).unwrap(), Outcome::Deleted(..)), "another command");
+}
+
+#[test]
+fn how_reads_are_made_is_the_operators_to_say() {
+    let mut world = World::new();
+    let set = |mode, lease_ms| {
+        Command::SetReads(SetReads { mode, timing: ReadTiming { lease_ms, ..ReadTiming::default() } })
+    };
+    let of_vault = |mode| Command::SetVaultReads(SetVaultReads { vault: VAULT, mode });
+    assert_eq!(read::reads(&world.kv).unwrap(), None);
+    assert_eq!(world.system(of_vault(Some(ReadMode::ReadIndex))), Outcome::Refused(Refusal::BadReads));
+    assert_eq!(world.by(alice(), set(ReadMode::Lease, 1_000)), Outcome::Refused(Refusal::Forbidden));
+    assert_eq!(world.system(set(ReadMode::Lease, 99)), Outcome::Refused(Refusal::BadReads));
+    assert_eq!(world.system(set(ReadMode::Bounded { bound_ms: 1 }, 1_000)), Outcome::Refused(Refusal::BadReads));
+    assert_eq!(world.system(set(ReadMode::Lease, 2_000)), Outcome::Done);
+    assert_eq!(world.system(of_vault(Some(ReadMode::Bounded { bound_ms: 500 }))), Outcome::Refused(Refusal::BadReads));
+    assert_eq!(world.system(of_vault(Some(ReadMode::ReadIndex))), Outcome::Done);
+    assert_eq!(world.system(set(ReadMode::Lease, 500)), Outcome::Done);
+    let reads = read::reads(&world.kv).unwrap().unwrap();
+    assert_eq!((reads.of(VAULT), reads.of(id(77))), (ReadMode::ReadIndex, ReadMode::Lease));
+    assert_eq!(reads.longest.unwrap().lease_ms, 2_000, "a new leader waits for the longest lease there was");
+    assert_eq!(world.system(of_vault(None)), Outcome::Done);
+    assert_eq!(read::reads(&world.kv).unwrap().unwrap().of(VAULT), ReadMode::Lease);
 }

@@ -41,7 +41,8 @@ pub struct Entry {
     pub cmd: u16,
     /// Version of the command's body.
     pub cmd_v: u8,
-    /// Idempotency key, random per client request: a retry inside the cluster repeats it.
+    /// Idempotency key: a retry inside the cluster repeats it. Random, or made of the client's own request id and request
+    /// (see [`Id128::from_digest`]): then a client's retry repeats it too, with material of its own.
     pub request_id: Id128,
     /// Who asked.
     pub actor: Actor,
@@ -74,6 +75,22 @@ impl Entry {
     /// Reads what [`Entry::to_bytes`] made.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
         codec::from_versioned(ENTRY_FORMAT, bytes)
+    }
+}
+
+impl Command {
+    /// The object that the command is about, if it is about one.
+    pub fn object(&self) -> Option<(Id128, Kind, &ObjectName)> {
+        match self {
+            Command::PutVersion(c) => Some((c.vault, c.kind, &c.name)),
+            Command::UpdateVersion(c) => Some((c.vault, c.kind, &c.name)),
+            Command::DeleteObject(c) | Command::RecoverObject(c) | Command::PurgeObject(c) => {
+                Some((c.vault, c.kind, &c.name))
+            }
+            Command::RestoreObject(RestoreObject { object: c, .. })
+            | Command::SetRotationPolicy(SetRotationPolicy { object: c, .. }) => Some((c.vault, c.kind, &c.name)),
+            _ => None,
+        }
     }
 }
 

@@ -154,6 +154,19 @@ impl Id128 {
         bytes[8] = (bytes[8] & 0x3f) | 0x80;
         Self(bytes)
     }
+
+    /// A GUID of the application's own making (version 8, RFC 9562 section 5.8) from the start of a digest: the same for the
+    /// same input, and never equal to a random one.
+    pub fn from_digest(mut bytes: [u8; 16]) -> Self {
+        bytes[6] = (bytes[6] & 0x0f) | 0x80;
+        bytes[8] = (bytes[8] & 0x3f) | 0x80;
+        Self(bytes)
+    }
+
+    /// Whether it was made by [`Id128::from_digest`].
+    pub fn is_digest(&self) -> bool {
+        self.0[6] >> 4 == 8 && self.0[8] >> 6 == 2
+    }
 }
 
 impl fmt::Debug for Id128 {
