@@ -2,8 +2,10 @@
 
 use crate::service::Service;
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
+use std::sync::atomic::Ordering;
 
 /// Buckets in seconds: from a cached read to a slow key creation.
 const SECONDS: &[f64] = &[0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -22,6 +24,19 @@ pub(crate) struct Metrics {
     snapshot: IntGauge,
     purged: IntGauge,
     members: IntGauge,
+    mode: IntGaugeVec,
+    lease_valid: IntGauge,
+    lease_remaining: Gauge,
+    visible: IntGauge,
+    pending: IntGauge,
+    blocked_by: IntGaugeVec,
+    holder: GaugeVec,
+    freeze: Gauge,
+    evidence_age: Gauge,
+    alarms: IntCounter,
+    evictions: IntCounter,
+    reads: IntCounterVec,
+    repeated: IntCounter,
 }
 
 impl Metrics {
@@ -54,7 +69,70 @@ impl Metrics {
         registry.register(Box::new(requests.clone())).expect("each name is registered once");
         registry.register(Box::new(seconds.clone())).expect("each name is registered once");
         registry.register(Box::new(role.clone())).expect("each name is registered once");
+        let seconds_gauge = |name: &str, help: &str| {
+            let gauge = Gauge::new(name, help).expect("a constant name is well-formed");
+            registry.register(Box::new(gauge.clone())).expect("each name is registered once");
+            gauge
+        };
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help).expect("a constant name is well-formed");
+            registry.register(Box::new(counter.clone())).expect("each name is registered once");
+            counter
+        };
+        let labelled = |name: &str, help: &str, label: &str| {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), &[label]).expect("a constant name is well-formed");
+            registry.register(Box::new(gauge.clone())).expect("each name is registered once");
+            gauge
+        };
+        let reads = IntCounterVec::new(
+            Opts::new(
+                "claviger_reads_total",
+                "Requests by the way through the read gate: local and held under a lease, round by a trip to the leader, \
+                 stale in mode bounded, refused.",
+            ),
+            &["path"],
+        )
+        .expect("a constant name is well-formed");
+        registry.register(Box::new(reads.clone())).expect("each name is registered once");
+        let holder = GaugeVec::new(
+            Opts::new("claviger_holder_remaining_seconds", "At the leader: how long another node's lease lasts."),
+            &["node"],
+        )
+        .expect("a constant name is well-formed");
+        registry.register(Box::new(holder.clone())).expect("each name is registered once");
         Self {
+            reads,
+            holder,
+            mode: labelled("claviger_mode", "1 for the world's present read mode.", "mode"),
+            lease_valid: gauge("claviger_lease_valid", "1 while this node may answer by itself."),
+            lease_remaining: seconds_gauge("claviger_lease_remaining_seconds", "For how long it may."),
+            visible: gauge("claviger_vis_index", "Everything up to this entry is visible, as far as this node knows."),
+            pending: gauge(
+                "claviger_fence_pending",
+                "Entries in this node's log that are not applied and visible yet.",
+            ),
+            blocked_by: labelled(
+                "claviger_visible_blocked_by",
+                "At the leader: 1 for each node that writes wait for now.",
+                "node",
+            ),
+            freeze: seconds_gauge(
+                "claviger_leader_freeze_seconds",
+                "At the leader: how long writes still wait for leases of earlier leaders.",
+            ),
+            evidence_age: seconds_gauge(
+                "claviger_evidence_age_seconds",
+                "At the leader: age of its proof that a quorum follows it.",
+            ),
+            alarms: counter("claviger_clock_alarm_total", "Times that this node's clock was found wrong."),
+            evictions: counter(
+                "claviger_holder_evictions_total",
+                "At the leader: nodes that got no lease any more because they were slow.",
+            ),
+            repeated: counter(
+                "claviger_validate_failures_total",
+                "Answers that were made again: something had changed meanwhile, or the lease had ended.",
+            ),
             requests,
             seconds,
             scheduled,
@@ -67,6 +145,44 @@ impl Metrics {
             purged: gauge("claviger_raft_purged_index", "Last entry removed from the log."),
             members: gauge("claviger_raft_members", "Members of the cluster."),
             registry,
+        }
+    }
+
+    fn render_lease(&self, service: &Service) {
+        let as_gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let seconds = |ms: u64| ms as f64 / 1_000.0;
+        let lease = service.node.lease().view();
+        let gate = service.node.gate();
+        self.mode.reset();
+        self.mode.with_label_values(&[gate.mode(None).as_str()]).set(1);
+        self.lease_valid.set(i64::from(lease.valid));
+        self.lease_remaining.set(seconds(lease.remaining_ms));
+        self.visible.set(as_gauge(lease.visible));
+        self.pending.set(as_gauge(lease.pending as u64));
+        self.blocked_by.reset();
+        for node in &lease.blocked_by {
+            self.blocked_by.with_label_values(&[&node.to_string()]).set(1);
+        }
+        self.holder.reset();
+        for (node, left) in &lease.holders {
+            self.holder.with_label_values(&[&node.to_string()]).set(seconds(*left));
+        }
+        self.freeze.set(seconds(lease.freeze_ms));
+        self.evidence_age.set(seconds(lease.evidence_age_ms.unwrap_or(0)));
+        let raise = |counter: &IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
+        raise(&self.alarms, lease.clock_alarms);
+        raise(&self.evictions, lease.evictions);
+        let counts = gate.counts();
+        raise(&self.repeated, counts.repeated.load(Ordering::Relaxed));
+        let ways = [
+            ("local", &counts.local),
+            ("held", &counts.held),
+            ("round", &counts.round),
+            ("stale", &counts.stale),
+            ("refused", &counts.refused),
+        ];
+        for (way, count) in ways {
+            raise(&self.reads.with_label_values(&[way]), count.load(Ordering::Relaxed));
         }
     }
 
@@ -83,6 +199,7 @@ impl Metrics {
         self.snapshot.set(as_gauge(status.snapshot));
         self.purged.set(as_gauge(status.purged));
         self.members.set(i64::try_from(status.members.len()).unwrap_or(i64::MAX));
+        self.render_lease(service);
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             tracing::error!(%error, "metrics could not be rendered");

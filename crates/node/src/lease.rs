@@ -252,6 +252,8 @@ impl Lease {
                 // Not earlier than the moment at which openraft said so: the freeze counts from here.
                 let now = self.now();
                 let mut leader = Leader::new(ballot, members, core.holder.visible(), now);
+                #[cfg(feature = "break-lease")]
+                leader.break_rule(claviger_lease::Broken::Barrier);
                 for (voter, age) in core.ages.get(&ballot).into_iter().flatten() {
                     leader.voted(*voter, *age);
                 }

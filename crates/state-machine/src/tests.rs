@@ -940,9 +940,8 @@ fn a_client_that_repeats_its_request_gets_the_first_outcome() {
 #[test]
 fn how_reads_are_made_is_the_operators_to_say() {
     let mut world = World::new();
-    let set = |mode, lease_ms| {
-        Command::SetReads(SetReads { mode, timing: ReadTiming { lease_ms, ..ReadTiming::default() } })
-    };
+    let set =
+        |mode, lease_ms| Command::SetReads(SetReads { mode, timing: ReadTiming { lease_ms, ..ReadTiming::default() } });
     let of_vault = |mode| Command::SetVaultReads(SetVaultReads { vault: VAULT, mode });
     assert_eq!(read::reads(&world.kv).unwrap(), None);
     assert_eq!(world.system(of_vault(Some(ReadMode::ReadIndex))), Outcome::Refused(Refusal::BadReads));
