@@ -28,6 +28,7 @@ use std::ops::{Bound, Range, RangeBounds};
 use std::path::Path;
 use std::sync::{mpsc, Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 type Db = DBWithThreadMode<MultiThreaded>;
 
@@ -64,6 +65,8 @@ struct Inner {
 
 struct Disk {
     db: Db,
+    /// When the sync began that is under way.
+    syncing: Mutex<Option<Instant>>,
     /// Held during a sync, so that no other sync can succeed between a failure and its being noted here.
     failed: Mutex<Option<String>>,
 }
@@ -86,7 +89,7 @@ impl RaftLog {
         if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
             sync_dir(parent)?;
         }
-        let disk = Arc::new(Disk { db, failed: Mutex::new(None) });
+        let disk = Arc::new(Disk { db, syncing: Mutex::default(), failed: Mutex::new(None) });
         let fence = Arc::new(disk.fence()?);
         let (queue, receiver) = mpsc::sync_channel(SYNC_QUEUE);
         let for_thread = disk.clone();
@@ -110,6 +113,12 @@ impl RaftLog {
     /// Which parts of the state the newest entries touch.
     pub fn fence(&self) -> Arc<Fence> {
         self.fence.clone()
+    }
+
+    /// For how long the sync that is under way has been: a disk that hangs answers nothing, not even an error.
+    pub fn stuck_for(&self) -> Duration {
+        let since = *self.inner.disk.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Index of the newest membership entry that was appended since the start, 0 when there was none: known here before
@@ -168,7 +177,10 @@ impl Disk {
         if let Some(error) = &*failed {
             return Err(other(error));
         }
-        self.db.flush_wal(true).map_err(|error| {
+        *self.syncing.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        let synced = self.db.flush_wal(true);
+        *self.syncing.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        synced.map_err(|error| {
             tracing::error!(%error, "log sync failed; this node acknowledges nothing more");
             *failed = Some(error.to_string());
             other(error)

@@ -19,7 +19,7 @@ use openraft::{ChangeMembers, Config, RaftMetrics, ReadPolicy, ServerState, Snap
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::time::{timeout_at, Instant};
 
@@ -46,6 +46,12 @@ const HINTS_AT_ONCE: u32 = 3;
 
 /// How long a new member may take to catch up before an operator is told to look.
 const JOIN: Duration = Duration::from_secs(300);
+
+/// A sync that takes longer than this is taken for a disk that hangs: a slow one takes a tenth.
+const STUCK: Duration = Duration::from_secs(1);
+
+/// How often the leader looks at its disk.
+const STUCK_LOOK: Duration = Duration::from_millis(250);
 
 /// How long the leader's answer is waited for when a lease is given back (design R6).
 const RESIGN: Duration = Duration::from_millis(50);
@@ -129,6 +135,7 @@ impl Node {
             return Err(StartError::Config("the system has no clock that counts while it sleeps".into()));
         }
         let lease = Lease::new(ground(config.id, &log, &state));
+        let disk = log.clone();
         let raft = Raft::new(
             config.id,
             Arc::new(raft_config),
@@ -156,7 +163,9 @@ impl Node {
             service: OnceLock::new(),
             clock: OnceLock::new(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let node = Self { inner: Arc::new(inner) };
+        tokio::spawn(leave_stuck_disk(Arc::downgrade(&node.inner), disk));
+        Ok(node)
     }
 
     /// Answers operators' requests of the layer above; set once, before peers are served.
@@ -535,8 +544,15 @@ impl Node {
         if !self.is_leader() {
             return;
         }
+        // The voter that has most of the log: the others would have to wait for it.
+        let matched = |id: &u64| {
+            let metrics = self.inner.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let known = metrics.replication.as_ref().and_then(|known| known.get(id).cloned().flatten());
+            known.map_or(0, |id| id.index)
+        };
         let own = self.id();
-        let other = self.inner.raft.voter_ids().find(|id| *id != own);
+        let other = self.inner.raft.voter_ids().filter(|id| *id != own).max_by_key(matched);
         if let Some(to) = other {
             if let Err(error) = self.transfer_leader(to).await {
                 tracing::warn!(%error, to, "leadership was not handed over");
@@ -643,6 +659,20 @@ impl Node {
                 })
                 .collect(),
             stopped: metrics.running_state.err().map(|fatal| fatal.to_string()),
+        }
+    }
+}
+
+/// Hands the leadership over when the disk hangs: a network that is well would keep followers and leases content while no
+/// write ends (design B8, gray leader).
+async fn leave_stuck_disk(node: Weak<Inner>, disk: RaftLog) {
+    loop {
+        tokio::time::sleep(STUCK_LOOK).await;
+        let Some(inner) = node.upgrade() else { return };
+        let node = Node { inner };
+        if node.is_leader() && disk.stuck_for() > STUCK {
+            tracing::error!("the disk of the log hangs: another node shall lead");
+            node.step_down().await;
         }
     }
 }
