@@ -3,6 +3,7 @@
 #
 #   loadtest/run.sh                      # one node, then three: every operation, 16 users, 10 s each
 #   SECONDS_EACH=5 VUS=64 OPS="sign-es256 secret-set" NODES=1 loadtest/run.sh
+#   NODES=3 READ_MODES="lease read_index lease" loadtest/run.sh    # ways to read, side by side on one cluster
 #
 # Load and servers share this machine's cores: read the figures as ratios, and see README.md beside this file.
 set -euo pipefail
@@ -11,6 +12,7 @@ seconds="${SECONDS_EACH:-10}"
 vus="${VUS:-16}"
 ops="${OPS:-secret-get sign-es256 sign-rs256 secret-set}"
 nodes="${NODES:-1 3}"
+modes="${READ_MODES:-}"
 claviger="${CLAVIGER_BIN:-$PWD/target/release/claviger}"
 [ -x "$claviger" ] || { echo "run 'make build' first" >&2; exit 1; }
 
@@ -67,6 +69,10 @@ for count in $nodes; do
     export AZURE_TENANT_ID AZURE_CLIENT_ID AZURE_CLIENT_SECRET
     export TARGETS=127.0.0.1:9443,127.0.0.1:9543,127.0.0.1:9643
     export HOST_HEADER=demo.vault.kms.localhost LOGIN_HOST_HEADER=login.kms.localhost
-    measure
+    if [ -z "$modes" ]; then measure; fi
+    for mode in $modes; do
+      "$claviger" cluster read-mode --config "$work/node1.toml" "$mode"
+      measure
+    done
   fi
 done

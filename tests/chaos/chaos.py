@@ -65,6 +65,7 @@ class Run:
         await nemesis.make_up()
         cluster.heal()
         nemesis.note("all healed")
+        await nemesis.settle()
         await self.liveness()
         await workload.finish(clients)
         await self.read_everything()
@@ -204,6 +205,9 @@ class Run:
             "operations without an answer": (results["unknown"], 1),
             "objects decided by Porcupine": (verdict["objects"] - len(verdict["undecided"]), 0.9 * verdict["objects"]),
         }
+        if self.arguments.read_mode in (None, "lease"):
+            ways = {"local": 10 * seconds, "held": 1, "round": 1, "repeated": 1}
+            least |= {f"reads: {way}": (self.watch.reads[way], want) for way, want in ways.items()}
         vacuous += [f"{what}: {got}, at least {want:.0f} wanted" for what, (got, want) in least.items() if got < want]
         self.summary = {
             "ok": not self.violations and not vacuous,
@@ -224,6 +228,7 @@ class Run:
             "write_ms": self.latency(ops, writes=True),
             "read_ms": self.latency(ops, writes=False),
             "snapshots_installed": self.count_in_logs("installing a snapshot"),
+            "reads": dict(sorted(self.watch.reads.items())),
             "leader_changes": self.watch.changes(),
             "terms": max(self.watch.leaders, default=0),
             "nemeses": dict(sorted(nemesis.applied.items())),

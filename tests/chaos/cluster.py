@@ -21,6 +21,8 @@ DOMAIN = "kms.localhost"
 PORT, PEER, ADMIN = 8443, 8444, 8445
 NETWORK = "10.77.0"
 VAULTS = ("alpha", "beta")
+FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+DRIFT = {1: "1.0004", 2: "0.9996"}  # rates of clocks, together within the 1,000 millionths that leases allow
 
 
 def run(*command: str, stdin: str | None = None, patience: float = 30) -> str:
@@ -49,7 +51,9 @@ class Node:
 
     def __init__(self, cluster: Cluster, number: int):
         self.cluster, self.number, self.name = cluster, number, f"node{number}"
+        self.id = number  # a new one each time its disk is thrown away
         self.ip, self.space = f"{NETWORK}.{number}", f"n{number}"
+        self.clock = cluster.directory / f"clock-{number}"
         self.config = cluster.directory / f"{self.name}.toml"
         self.log = cluster.directory / f"{self.name}.log"
         self.process: asyncio.subprocess.Process | None = None
@@ -72,12 +76,16 @@ class Node:
             "table inet chaos {\nset cut { type ipv4_addr; }\n"
             "chain in {\ntype filter hook input priority 0; policy accept;\nip saddr @cut drop\n}\n}"
         )
+        self.set_clock(0)
+        self.configure()
+
+    def configure(self) -> None:
         secrets, cluster = self.cluster.secrets, self.cluster
         seeds = ", ".join(f'"{NETWORK}.{n}:{PEER}"' for n in range(1, cluster.size + 1))
         self.config.write_text(
             f"""
 [node]
-id = {self.number}
+id = {self.id}
 name = "{self.name}"
 data_dir = "{cluster.directory}/data-{self.number}"
 [world]
@@ -116,6 +124,23 @@ keep_entries = 100
         add = f"\nadd element inet chaos cut {{ {elements} }}" if sources else ""
         self.nft(f"flush set inet chaos cut{add}")
 
+    def set_clock(self, seconds: int) -> None:
+        """Moves the wall clock of the process so far from the machine's; it may be in the middle of its work."""
+        drift = f" x{DRIFT[self.number]}" if self.number in DRIFT else ""
+        self.clock.write_text(f"{seconds:+d}{drift}\n")
+
+    def time(self) -> dict[str, str]:
+        """An environment in which the process sees its own time. The first two nodes' clocks all run at rates of their
+        own, within what leases allow; of the others only the wall clock can be moved."""
+        fixed = {} if self.number in DRIFT else {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        return {
+            **os.environ,
+            **fixed,
+            "LD_PRELOAD": FAKETIME,
+            "FAKETIME_TIMESTAMP_FILE": str(self.clock),
+            "FAKETIME_CACHE_DURATION": "1",
+        }
+
     async def start(self) -> None:
         assert not self.alive, f"{self.name} runs already"
         self.starts += 1
@@ -125,6 +150,7 @@ keep_entries = 100
             self.process = await asyncio.create_subprocess_exec(
                 *("ip", "netns", "exec", self.space, "setpriv", "--pdeathsig", "KILL", "--"),
                 *(self.cluster.binary, "server", "--config", str(self.config)),
+                env=self.time(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

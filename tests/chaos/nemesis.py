@@ -1,4 +1,5 @@
-"""What goes wrong, chosen by the seed: three loops at once, one for the network, one for processes, one for leadership.
+"""What goes wrong, chosen by the seed: three loops at once, one for the network, one for processes, one for what an
+operator does (and clocks).
 
 Each loop deals its faults from a shuffled deck, so that a run of some length has them all; each fault ends by itself.
 """
@@ -16,8 +17,11 @@ from cluster import Cluster, Node, run_async
 
 NETWORK = ("cut-leader", "cut-follower", "halves", "one-way-to-leader", "one-way-from-leader", "one-way-random")
 PROCESS = ("kill-leader", "kill-random", "pause-leader", "pause-random", "restart", "kill-all")
-LEADERSHIP = ("transfer",)
-ALL = NETWORK + PROCESS + LEADERSHIP
+OPERATOR = ("transfer", "replace", "read-mode", "clock-jump")
+ALL = NETWORK + PROCESS + OPERATOR
+
+JUMP = 25  # seconds that a wall clock is moved: a token of another node is still good
+AGAIN = 20.0  # seconds for a command of an operator that has to succeed in the end
 
 
 class Watch:
@@ -27,18 +31,30 @@ class Watch:
         self.cluster = cluster
         self.leaders: dict[int, set[int]] = {}  # term -> nodes that led in it
         self.current: int | None = None
+        self.reads: Counter[str] = Counter()  # by the way they took through the read gate
+        self.counted: dict[tuple[int, str], float] = {}
 
     async def run(self) -> None:
         while True:
             answers = await asyncio.gather(*(node.metrics() for node in self.cluster.nodes))
             leading = []
             for node, metrics in zip(self.cluster.nodes, answers, strict=True):
+                self.count(node.number, metrics)
                 if metrics.get('claviger_raft_role{role="leader"}') == 1:
                     term = int(metrics["claviger_raft_term"])
                     self.leaders.setdefault(term, set()).add(node.number)
                     leading.append((term, node.number))
             self.current = max(leading)[1] if leading else None
             await asyncio.sleep(0.2)
+
+    def count(self, node: int, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            if name.startswith("claviger_reads_total") or name == "claviger_validate_failures_total":
+                way = name.partition('path="')[2].rstrip('"}') or "repeated"
+                before = self.counted.get((node, way), 0)
+                # A counter that fell is that of a new process.
+                self.reads[way] += int(value - before if value >= before else value)
+                self.counted[node, way] = value
 
     def changes(self) -> int:
         order = [next(iter(self.leaders[term])) for term in sorted(self.leaders)]
@@ -54,12 +70,13 @@ class Nemesis:
         self.events: list[dict[str, Any]] = []
         self.problems: list[str] = []
         self.stopping = asyncio.Event()
+        self.hands = asyncio.Lock()  # only one at a time starts and stops processes
 
     def note(self, what: str, **more: Any) -> None:
         self.events.append({"at": time.monotonic_ns(), "nemesis": what, **more})
 
     def start(self) -> list[asyncio.Task[None]]:
-        loops = ((NETWORK, 0.3, 1.2), (PROCESS, 0.3, 1.5), (LEADERSHIP, 2.0, 5.0))
+        loops = ((NETWORK, 0.3, 1.2), (PROCESS, 0.3, 1.5), (OPERATOR, 1.0, 3.0))
         return [asyncio.create_task(self.loop(*loop)) for loop in loops]
 
     async def loop(self, deck: tuple[str, ...], least: float, most: float) -> None:
@@ -135,8 +152,72 @@ class Nemesis:
             self.note("transferred" if code == 0 else "not transferred", to=to.number, error=error.strip()[-200:])
             # Amid other faults it may well be refused; only one that was carried out counts.
             self.applied[fault] += code == 0
+        elif fault == "clock-jump":
+            node, seconds = shuffled[0], choose.choice((-JUMP, JUMP))
+            self.note(fault, node=node.number, seconds=seconds)
+            node.set_clock(seconds)
+            await self.rest(duration + 1)
+            node.set_clock(0)
+            self.applied[fault] += 1
+        elif fault == "read-mode":
+            await self.read_mode("read_index", choose)
+            await self.rest(duration)
+            await self.read_mode("lease", choose)
+        elif fault == "replace":
+            async with self.hands:
+                await self.replace(follower, leader)
         else:
-            await self.process_fault(fault, leader, shuffled, duration, choose.uniform(0.1, 5.0))
+            pause = choose.uniform(0.1, 5.0)
+            async with self.hands:
+                await self.process_fault(fault, leader, shuffled, duration, pause)
+
+    async def operator(self, *command: str, patience: float = 8) -> tuple[int, str]:
+        code, _, error = await run_async(self.cluster.binary, "cluster", *command, patience=patience)
+        return code, error.strip()[-200:]
+
+    async def insist(self, *command: str) -> bool:
+        """A command that must come through, amid other faults: given again until it does."""
+        end, error = time.monotonic() + AGAIN, ""
+        while time.monotonic() < end:
+            code, error = await self.operator(*command)
+            if code == 0:
+                return True
+            await asyncio.sleep(0.2)
+        self.note("not carried out", command=command, error=error)
+        return False
+
+    async def read_mode(self, mode: str, choose: random.Random) -> None:
+        node = choose.choice(self.cluster.nodes)
+        code, error = await self.operator("read-mode", "--config", str(node.config), mode)
+        self.note("read-mode", mode=mode, code=code, error=error)
+        self.applied["read-mode"] += code == 0
+
+    async def replace(self, node: Node, leader: Node) -> None:
+        """Takes a node out of the cluster, throws its disk away and lets it join under a new id."""
+        self.note("replace", node=node.number, id=node.id)
+        code, error = await self.operator("remove", "--config", str(leader.config), "--node", str(node.id))
+        if code != 0:
+            # It may be carried out yet; joining a member changes nothing.
+            self.note("not removed", node=node.number, error=error)
+            if node.alive:
+                await self.insist("join", "--config", str(node.config))
+            return
+        await node.kill()
+        shutil.rmtree(self.cluster.directory / f"data-{node.number}")
+        node.id += 10
+        node.configure()
+        await node.start()
+        await self.up(node)
+        if await self.insist("join", "--config", str(node.config)):
+            self.applied["replace"] += 1
+
+    async def settle(self) -> None:
+        """At the end every node is a member, and reads are made under leases."""
+        for node in self.cluster.nodes:
+            if not await self.insist("join", "--config", str(node.config)):
+                self.problems.append(f"{node.name} could not join in the calm at the end")
+        if not self.cluster.settings:
+            await self.insist("read-mode", "--config", str(self.cluster.nodes[0].config), "lease")
 
     async def process_fault(
         self, fault: str, leader: Node, shuffled: list[Node], duration: float, pause: float

@@ -5,6 +5,7 @@ set -euo pipefail
 missing=()
 command -v ip >/dev/null || missing+=(iproute2)
 command -v nft >/dev/null || missing+=(nftables)
+[ -e /usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1 ] || missing+=(libfaketime)
 command -v unshare >/dev/null || missing+=(util-linux)
 command -v go >/dev/null || missing+=(golang-go)
 
