@@ -23,8 +23,8 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBWithThreadMode, IteratorMode, MultiThreaded,
-    Options, ReadOptions, SnapshotWithThreadMode, WriteBatch,
+    properties, BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBWithThreadMode, IteratorMode,
+    MultiThreaded, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch,
 };
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
@@ -34,7 +34,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 pub(crate) type Db = DBWithThreadMode<MultiThreaded>;
@@ -46,6 +46,12 @@ const MEMBERSHIP: &[u8] = b"raft/membership";
 /// Payload bytes after which a run is full: bounds memory and the time until the first entry is answered. The number of
 /// entries is bounded by the checkpoints of the hash, which no run crosses.
 const RUN_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Disk space that a snapshot leaves free beside what it writes: a failed flush would stop the state's database.
+const SNAPSHOT_RESERVE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Between two lines about snapshots that cannot be built.
+const NOT_BUILT_LOG: Duration = Duration::from_secs(600);
 
 /// Cache of table blocks: what lets a million secrets live on disk and the hot ones in memory.
 const BLOCK_CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -74,6 +80,8 @@ struct Inner {
     writing: Mutex<()>,
     /// Off in a benchmark only.
     hashing: AtomicBool,
+    /// Why the last snapshot was not built, and when that was last logged.
+    not_built: Mutex<Option<(String, Instant)>>,
     /// Only one snapshot is built or installed at a time.
     work: Mutex<()>,
     /// Snapshots that were given out and may still be read.
@@ -283,6 +291,7 @@ impl StateStore {
             checker: OnceLock::new(),
             writing: Mutex::new(()),
             hashing: AtomicBool::new(true),
+            not_built: Mutex::new(None),
             work: Mutex::new(()),
             lent: Mutex::new(Vec::new()),
         };
@@ -326,6 +335,12 @@ impl StateStore {
     pub fn tell(&self, fence: Arc<Fence>) {
         // A second call would be a mistake of the wiring; the first one stays.
         self.inner.fence.set(fence).ok();
+    }
+
+    /// Why the last snapshot could not be built; `None` when it could. The log cannot be purged meanwhile.
+    pub fn snapshot_failure(&self) -> Option<String> {
+        let noted = self.inner.not_built.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.as_ref().map(|(why, _)| why.clone())
     }
 
     /// Where incoming snapshots are put together.
@@ -535,6 +550,24 @@ impl Inner {
         Ok(())
     }
 
+    /// Notes that a snapshot could not be built, and gives back what it took.
+    fn not_built(&self, error: &io::Error) {
+        let mut noted = self.not_built.lock().unwrap_or_else(PoisonError::into_inner);
+        let logged = noted.as_ref().map(|(_, at)| *at).filter(|at| at.elapsed() < NOT_BUILT_LOG);
+        if logged.is_none() {
+            tracing::error!(%error, "a snapshot could not be built: the log grows until one can");
+        }
+        *noted = Some((error.to_string(), logged.unwrap_or_else(Instant::now)));
+        // What is left is removed before the next.
+        fs::remove_dir_all(self.root.join("building")).ok();
+    }
+
+    fn built(&self) {
+        if self.not_built.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+            tracing::info!("snapshots can be built again");
+        }
+    }
+
     /// Puts a complete, synced snapshot into its place and removes the older ones.
     fn keep(&self, snapshot: &SnapshotDir, meta: &SnapshotMeta) -> io::Result<()> {
         let snapshots = self.root.join("snapshots");
@@ -692,8 +725,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }
     }
 
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<StateBuilder> {
+        Some(StateBuilder { store: self.store.clone(), required: force })
+    }
+
     async fn get_snapshot_builder(&mut self) -> StateBuilder {
-        StateBuilder { store: self.store.clone() }
+        StateBuilder { store: self.store.clone(), required: true }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotDir) -> io::Result<()> {
@@ -748,17 +785,51 @@ fn install(store: &StateStore, meta: &SnapshotMeta, snapshot: &SnapshotDir) -> i
 }
 
 /// Builds snapshots beside the running state.
+///
+/// openraft stops the node when a builder fails. Unless it cannot go on without the snapshot, which it says, it is told of
+/// the one before instead, or of one that holds nothing: both change nothing for it, and it tries again after as many
+/// entries as lie between two snapshots. The log is not purged meanwhile.
 pub struct StateBuilder {
     store: StateStore,
+    required: bool,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for StateBuilder {
     type SnapshotData = SnapshotDir;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let store = self.store.clone();
-        tokio::task::spawn_blocking(move || build(&store)).await.map_err(other)?
+        let (store, required) = (self.store.clone(), self.required);
+        let work = move || match build(&store) {
+            Err(error) if !required => {
+                store.inner.not_built(&error);
+                Ok(store.inner.lend_snapshot()?.unwrap_or_else(|| Snapshot {
+                    meta: SnapshotMeta::default(),
+                    snapshot: SnapshotDir::at(store.inner.root.join("snapshots")),
+                }))
+            }
+            Ok(built) => {
+                store.inner.built();
+                Ok(built)
+            }
+            failed => failed,
+        };
+        tokio::task::spawn_blocking(work).await.map_err(other)?
     }
+}
+
+/// Refuses to begin what would fill the disk: a snapshot flushes what is in memory, the rest are links.
+fn check_room(root: &Path, db: &Db) -> io::Result<()> {
+    let mut needed = SNAPSHOT_RESERVE_BYTES;
+    for table in Table::ALL {
+        let size = db.property_int_value_cf(&family(db, *table).map_err(other)?, properties::CUR_SIZE_ALL_MEM_TABLES);
+        needed = needed.saturating_add(size.map_err(other)?.unwrap_or(0));
+    }
+    let disk = rustix::fs::statvfs(root)?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free < needed {
+        return Err(other(format!("{free} bytes of disk are free, a snapshot needs {needed}")));
+    }
+    Ok(())
 }
 
 fn build(store: &StateStore) -> io::Result<Snapshot> {
@@ -766,6 +837,7 @@ fn build(store: &StateStore) -> io::Result<Snapshot> {
     let _one_at_a_time = inner.work.lock();
     let building = inner.root.join("building");
     remove_if_there(&building)?;
+    check_room(&inner.root, &store.db())?;
     Checkpoint::new(&store.db()).map_err(other)?.create_checkpoint(&building).map_err(other)?;
     // What the checkpoint really holds is read from itself: entries may have been applied meanwhile.
     let (last_log_id, last_membership) = bookkeeping(&View::of(&open_to_read(&building)?))?;

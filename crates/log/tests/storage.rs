@@ -97,6 +97,34 @@ async fn a_snapshot_at_any_point_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_cannot_be_built_stops_nothing() {
+    let dir = TempDir::new().unwrap();
+    let state = open(&dir, "state");
+    let mut machine = StateMachine::new(state.clone());
+    let obstacle = dir.path().join("state/building");
+    apply(&state, 1, 20, 16).await;
+
+    // A file where the snapshot is put together: nothing can be built.
+    std::fs::write(&obstacle, "").unwrap();
+    let built = machine.try_create_snapshot_builder(false).await.unwrap().build_snapshot().await.unwrap();
+    assert_eq!(built.meta.last_log_id, None, "there is none before");
+    assert!(state.snapshot_failure().is_some());
+    assert!(machine.get_current_snapshot().await.unwrap().is_none());
+    let required = machine.try_create_snapshot_builder(true).await.unwrap().build_snapshot().await;
+    assert!(required.is_err(), "openraft cannot go on without this one");
+
+    std::fs::remove_file(&obstacle).unwrap();
+    let built = machine.try_create_snapshot_builder(false).await.unwrap().build_snapshot().await.unwrap();
+    assert_eq!(built.meta.last_log_id.map(|id| id.index), Some(20));
+    assert_eq!(state.snapshot_failure(), None);
+
+    apply(&state, 21, 40, 16).await;
+    std::fs::write(&obstacle, "").unwrap();
+    let built = machine.try_create_snapshot_builder(false).await.unwrap().build_snapshot().await.unwrap();
+    assert_eq!(built.meta.last_log_id.map(|id| id.index), Some(20), "the one before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_view_does_not_move() {
     let dir = TempDir::new().unwrap();
     let state = open(&dir, "state");
