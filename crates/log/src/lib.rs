@@ -9,15 +9,19 @@
 //! snapshot, and a snapshot is a flushed, synced checkpoint. An interrupted install may leave `snapshot` or `applied`
 //! ahead; openraft finishes it at start-up. [`check_order`] refuses everything else.
 
+mod lthash;
 mod order;
 mod raft_log;
 mod snapshot;
 mod state;
+mod state_hash;
 
+pub use lthash::{LtHash, LTHASH_BYTES};
 pub use order::check_order;
 pub use raft_log::RaftLog;
 pub use snapshot::{FileHandle, SnapshotDir};
 pub use state::{StateBuilder, StateMachine, StateStore, View};
+pub use state_hash::{HashError, CHECKPOINT_EVERY, CHECK_EVERY};
 
 use claviger_types::outcome::Outcome;
 use serde::{Deserialize, Serialize};

@@ -1,13 +1,15 @@
 //! The state tables in RocksDB, and openraft's view of the state machine.
 //!
 //! Committed entries are applied in runs: each run is decided against the tables plus the run's own changes, then written
-//! as one atomic batch that also holds the applied log id and the membership. Outcomes are answered after the write.
+//! as one atomic batch that also holds the applied log id, the membership and the hash of the state (`state_hash.rs`).
+//! Outcomes are answered after the write.
 //!
 //! On disk: `STATE` names the folder in use (`state-1`, `state-2`, ...), `snapshots/<index>` holds the snapshot, `incoming`
 //! and `building` are unfinished work. An install makes the next folder, keeps the received snapshot, and only then turns
 //! the pointer: before that a restart goes on with the old state and installs the kept snapshot, after it with the new.
 
 use crate::snapshot::SnapshotDir;
+use crate::state_hash::{self, Checker, Checkpoints, Fault, HashError};
 use crate::{info_log, other, sync_dir, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, RAFT_FORMAT};
 use claviger_lease::Fence;
 use claviger_state_machine::records::Reads;
@@ -21,32 +23,35 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBWithThreadMode, IteratorMode, MultiThreaded,
-    Options, ReadOptions, SnapshotWithThreadMode, WriteBatch,
+    properties, BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBWithThreadMode, IteratorMode,
+    MultiThreaded, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch,
 };
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{btree_map, BTreeMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-type Db = DBWithThreadMode<MultiThreaded>;
-type Changes = BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>;
+pub(crate) type Db = DBWithThreadMode<MultiThreaded>;
+pub(crate) type Changes = BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>;
 
 const APPLIED: &[u8] = b"raft/applied";
 const MEMBERSHIP: &[u8] = b"raft/membership";
 
-/// Entries in one atomic run: bounds memory and the time until the first of them is answered.
-const RUN_ENTRIES_MAX: usize = 256;
-
-/// Payload bytes after which a run is full, for the same reason.
+/// Payload bytes after which a run is full: bounds memory and the time until the first entry is answered. The number of
+/// entries is bounded by the checkpoints of the hash, which no run crosses.
 const RUN_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Rows read at once while hashing: bounds memory.
-const HASH_PAGE_ROWS: usize = 1024;
+/// Disk space that a snapshot leaves free beside what it writes: a failed flush would stop the state's database.
+const SNAPSHOT_RESERVE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Between two lines about snapshots that cannot be built.
+const NOT_BUILT_LOG: Duration = Duration::from_secs(600);
 
 /// Cache of table blocks: what lets a million secrets live on disk and the hot ones in memory.
 const BLOCK_CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -59,7 +64,7 @@ pub struct StateStore {
 
 struct Inner {
     root: PathBuf,
-    db: RwLock<Arc<Db>>,
+    db: Arc<RwLock<Arc<Db>>>,
     applied: watch::Sender<u64>,
     /// Term of the last applied entry, never behind `applied`.
     applied_term: AtomicU64,
@@ -67,11 +72,24 @@ struct Inner {
     reads: watch::Sender<Option<Arc<Reads>>>,
     /// Told before a snapshot replaces the state.
     fence: OnceLock<Arc<Fence>>,
+    /// Roots of the state at the newest multiples of 256.
+    checkpoints: Checkpoints,
+    fault: Fault,
+    checker: OnceLock<Checker>,
+    /// Only one batch is made at a time, for each goes on with the hash of the one before.
+    writing: Mutex<()>,
+    /// Off in a benchmark only.
+    hashing: AtomicBool,
+    /// Why the last snapshot was not built, and when that was last logged.
+    not_built: Mutex<Option<(String, Instant)>>,
     /// Only one snapshot is built or installed at a time.
     work: Mutex<()>,
     /// Snapshots that were given out and may still be read.
     lent: Mutex<Vec<SnapshotDir>>,
 }
+
+/// A row in memory of the database's own.
+pub(crate) type StoredRow = (Box<[u8]>, Box<[u8]>);
 
 /// A consistent view of the tables at one applied index.
 pub struct View<'a> {
@@ -113,13 +131,16 @@ fn families() -> Vec<ColumnFamilyDescriptor> {
         options.set_block_based_table_factory(&blocks);
         options.set_compression_type(rocksdb::DBCompressionType::Lz4);
         options.set_write_buffer_size(8 * 1024 * 1024);
+        // Most rows that `apply` and the hash ask for are not there yet.
+        options.set_memtable_prefix_bloom_ratio(0.05);
+        options.set_memtable_whole_key_filtering(true);
         ColumnFamilyDescriptor::new(table.name(), options)
     });
     let default = ColumnFamilyDescriptor::new("default", Options::default());
     families.chain([default]).collect()
 }
 
-fn family<'a>(db: &'a Db, table: Table) -> Result<Arc<BoundColumnFamily<'a>>, StoreError> {
+pub(crate) fn family<'a>(db: &'a Db, table: Table) -> Result<Arc<BoundColumnFamily<'a>>, StoreError> {
     db.cf_handle(table.name()).ok_or_else(|| StoreError(format!("table `{}` is missing", table.name())))
 }
 
@@ -141,8 +162,22 @@ fn scan_db(
 }
 
 impl<'a> View<'a> {
-    fn of(db: &'a Db) -> Self {
+    pub(crate) fn of(db: &'a Db) -> Self {
         Self { db, snapshot: db.snapshot() }
+    }
+
+    /// Every row of a table, past the cache: who reads everything must not drive out what is in use.
+    pub(crate) fn rows(&self, table: Table) -> io::Result<impl Iterator<Item = io::Result<StoredRow>> + '_> {
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.snapshot);
+        options.fill_cache(false);
+        let rows = self.db.iterator_cf_opt(&family(self.db, table).map_err(other)?, options, IteratorMode::Start);
+        Ok(rows.map(|row| row.map_err(other)))
+    }
+
+    /// Index of the last applied entry, 0 before the first.
+    pub(crate) fn applied_index(&self) -> io::Result<u64> {
+        Ok(bookkeeping(self)?.0.map_or(0, |id| id.index))
     }
 }
 
@@ -159,16 +194,35 @@ impl Read for View<'_> {
 }
 
 /// The tables plus the changes of the run that is being applied.
-struct Run<'a> {
+pub(crate) struct Run<'a> {
     db: &'a Db,
-    changes: Changes,
+    /// Rows as the database has them, read once: nothing else writes while a run is applied.
+    seen: RefCell<Changes>,
+    pub(crate) changes: Changes,
+}
+
+impl<'a> Run<'a> {
+    fn new(db: &'a Db) -> Self {
+        Self { db, seen: RefCell::default(), changes: Changes::new() }
+    }
+
+    /// A row as it was before the run.
+    pub(crate) fn stored(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.seen.borrow_mut().entry((table, key.to_vec())) {
+            btree_map::Entry::Occupied(known) => Ok(known.get().clone()),
+            btree_map::Entry::Vacant(new) => {
+                let row = self.db.get_cf(&family(self.db, table)?, key).map_err(store)?;
+                Ok(new.insert(row).clone())
+            }
+        }
+    }
 }
 
 impl Read for Run<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         match self.changes.get(&(table, key.to_vec())) {
             Some(change) => Ok(change.clone()),
-            None => self.db.get_cf(&family(self.db, table)?, key).map_err(store),
+            None => self.stored(table, key),
         }
     }
 
@@ -224,18 +278,26 @@ impl StateStore {
             remove_if_there(&root.join(name))?;
         }
         let db = Arc::new(open_db(&folder_path(root, current))?);
+        state_hash::ensure(&db)?;
         let inner = Inner {
             root: root.to_owned(),
-            db: RwLock::new(db),
+            db: Arc::new(RwLock::new(db)),
             applied: watch::Sender::new(0),
             applied_term: AtomicU64::new(0),
             reads: watch::Sender::new(None),
             fence: OnceLock::new(),
+            checkpoints: Checkpoints::new(),
+            fault: Fault(watch::Sender::new(None)),
+            checker: OnceLock::new(),
+            writing: Mutex::new(()),
+            hashing: AtomicBool::new(true),
+            not_built: Mutex::new(None),
             work: Mutex::new(()),
             lent: Mutex::new(Vec::new()),
         };
         let this = Self { inner: Arc::new(inner) };
         this.inner.read_reads(&this.db())?;
+        this.view(|view| this.inner.checkpoints.load(view))?;
         this.inner.announce(this.applied_log_id()?.as_ref());
         if let Some(newest) = this.inner.newest_snapshot()? {
             this.inner.keep_only(&newest.1.path)?;
@@ -275,6 +337,12 @@ impl StateStore {
         self.inner.fence.set(fence).ok();
     }
 
+    /// Why the last snapshot could not be built; `None` when it could. The log cannot be purged meanwhile.
+    pub fn snapshot_failure(&self) -> Option<String> {
+        let noted = self.inner.not_built.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.as_ref().map(|(why, _)| why.clone())
+    }
+
     /// Where incoming snapshots are put together.
     pub fn incoming_dir(&self) -> PathBuf {
         self.inner.root.join("incoming")
@@ -299,28 +367,64 @@ impl StateStore {
     /// that applied the same entries. Reads everything: for checks, not for serving.
     pub fn state_hash(&self) -> io::Result<(u64, [u8; 32])> {
         let mut hash = Sha256::new();
-        let index = self.view(|view| -> io::Result<u64> {
-            for table in Table::ALL {
-                hash.update(table.name());
-                let mut from = Vec::new();
-                loop {
-                    let rows = view.scan(*table, &from, &[0xff; 512], HASH_PAGE_ROWS).map_err(other)?;
-                    let ours = |key: &[u8]| *table == Table::Meta && key.starts_with(b"raft/");
-                    for (key, value) in rows.iter().filter(|(key, _)| !ours(key)) {
-                        hash.update((key.len() as u64).to_be_bytes());
-                        hash.update(key);
-                        hash.update((value.len() as u64).to_be_bytes());
-                        hash.update(value);
-                    }
-                    match rows.last() {
-                        Some((key, _)) if rows.len() == HASH_PAGE_ROWS => from = [key.as_slice(), &[0]].concat(),
-                        _ => break,
-                    }
+        let index = self.view(|view| {
+            let mut table_before = None;
+            state_hash::walk(view, |table, key, value| {
+                if table_before.replace(table) != Some(table) {
+                    hash.update(table.name());
                 }
-            }
-            Ok(bookkeeping(view)?.0.map_or(0, |id| id.index))
+                for part in [key, value] {
+                    hash.update((part.len() as u64).to_be_bytes());
+                    hash.update(part);
+                }
+                true
+            })?;
+            view.applied_index()
         })?;
         Ok((index, hash.finalize().into()))
+    }
+
+    /// The newest multiple of 256 that was applied, and the root of the state there: equal on all replicas. Cheap.
+    pub fn checkpoint(&self) -> Option<(u64, [u8; 32])> {
+        self.inner.checkpoints.newest()
+    }
+
+    /// The root at an earlier multiple of 256, while it is remembered.
+    pub fn checkpoint_at(&self, index: u64) -> Option<[u8; 32]> {
+        self.inner.checkpoints.at(index)
+    }
+
+    /// The root of the state as it is, and the index it belongs to. Unlike [`StateStore::state_hash`] it reads no rows.
+    pub fn root(&self) -> io::Result<(u64, [u8; 32])> {
+        self.view(state_hash::root)
+    }
+
+    /// Recomputes the hash from the rows and compares it with the one that was kept; answers the index of the view it did
+    /// so at. Reads everything as fast as it can: see [`StateStore::check_in_background`].
+    pub fn verify_hash(&self) -> Result<u64, HashError> {
+        // Nothing ends it, so that there always is an index.
+        state_hash::verify(&self.db(), |_| true).map(|index| index.unwrap_or_default())
+    }
+
+    /// Starts a thread that does what [`StateStore::verify_hash`] does, gently: now, after an install, and after every
+    /// `period`. What it finds is a [`StateStore::fault`]. A second call changes nothing.
+    pub fn check_in_background(&self, period: Duration) -> io::Result<()> {
+        if self.inner.checker.get().is_none() {
+            let checker = Checker::start(self.inner.db.clone(), self.inner.fault.clone(), period)?;
+            // Of two at once one is dropped, which ends its thread.
+            self.inner.checker.set(checker).ok();
+        }
+        Ok(())
+    }
+
+    /// Why this node must not serve any more, once there is a reason; it stays until the next start.
+    pub fn fault(&self) -> watch::Receiver<Option<String>> {
+        self.inner.fault.0.subscribe()
+    }
+
+    /// Makes it known that this node's state is not to be trusted: other nodes have another root.
+    pub fn report_fault(&self, why: String) {
+        self.inner.fault.report(why);
     }
 
     /// The last applied log id, `None` before the first.
@@ -446,6 +550,24 @@ impl Inner {
         Ok(())
     }
 
+    /// Notes that a snapshot could not be built, and gives back what it took.
+    fn not_built(&self, error: &io::Error) {
+        let mut noted = self.not_built.lock().unwrap_or_else(PoisonError::into_inner);
+        let logged = noted.as_ref().map(|(_, at)| *at).filter(|at| at.elapsed() < NOT_BUILT_LOG);
+        if logged.is_none() {
+            tracing::error!(%error, "a snapshot could not be built: the log grows until one can");
+        }
+        *noted = Some((error.to_string(), logged.unwrap_or_else(Instant::now)));
+        // What is left is removed before the next.
+        fs::remove_dir_all(self.root.join("building")).ok();
+    }
+
+    fn built(&self) {
+        if self.not_built.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+            tracing::info!("snapshots can be built again");
+        }
+    }
+
     /// Puts a complete, synced snapshot into its place and removes the older ones.
     fn keep(&self, snapshot: &SnapshotDir, meta: &SnapshotMeta) -> io::Result<()> {
         let snapshots = self.root.join("snapshots");
@@ -483,10 +605,52 @@ impl StateMachine {
     }
 }
 
+/// For tests and benchmarks of what the hash is there for.
+#[doc(hidden)]
+impl StateStore {
+    /// Changes a row behind the hash's back: what a failing disk does.
+    pub fn danger_write_beneath_hash(&self, table: Table, key: &[u8], value: Option<&[u8]>) -> io::Result<()> {
+        let _one_at_a_time = self.inner.writing.lock();
+        let db = self.db();
+        let changes = Changes::from([((table, key.to_vec()), value.map(<[u8]>::to_vec))]);
+        write(&db, changes)
+    }
+
+    /// Changes a row as `apply` does: what a state machine does that is not deterministic.
+    pub fn danger_write_with_hash(&self, table: Table, key: &[u8], value: Option<&[u8]>) -> io::Result<()> {
+        let _one_at_a_time = self.inner.writing.lock();
+        let db = self.db();
+        let index = View::of(&db).applied_index()?;
+        let mut run = Run::new(&db);
+        run.changes.insert((table, key.to_vec()), value.map(<[u8]>::to_vec));
+        state_hash::extend(&mut run, index)?;
+        write(&db, run.changes)
+    }
+
+    /// Applies without hash from now on, to measure what it costs. The next start makes it anew.
+    pub fn danger_without_hash(&self) {
+        self.inner.hashing.store(false, Ordering::Relaxed);
+    }
+}
+
+/// One atomic batch.
+fn write(db: &Db, changes: Changes) -> io::Result<()> {
+    let mut batch = WriteBatch::default();
+    for ((table, key), change) in changes {
+        let cf = family(db, table).map_err(other)?;
+        match change {
+            Some(value) => batch.put_cf(&cf, key, value),
+            None => batch.delete_cf(&cf, key),
+        }
+    }
+    db.write(batch).map_err(other)
+}
+
 impl StateStore {
     fn apply_run(&self, run: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
+        let _one_at_a_time = self.inner.writing.lock();
         let db = self.db();
-        let mut state = Run { db: &db, changes: Changes::new() };
+        let mut state = Run::new(&db);
         let mut answers = Vec::with_capacity(run.len());
         let mut last = None;
         for (entry, responder) in run {
@@ -510,15 +674,12 @@ impl StateStore {
             answers.push((responder, outcome));
         }
         let new_reads = state.changes.contains_key(&(Table::Meta, READS.to_vec()));
-        let mut batch = WriteBatch::default();
-        for ((table, key), change) in state.changes {
-            let cf = family(&db, table).map_err(other)?;
-            match change {
-                Some(value) => batch.put_cf(&cf, key, value),
-                None => batch.delete_cf(&cf, key),
-            }
+        let hashed = last.as_ref().filter(|_| self.inner.hashing.load(Ordering::Relaxed));
+        let checkpoint = hashed.map(|id| state_hash::extend(&mut state, id.index)).transpose()?.flatten();
+        write(&db, state.changes)?;
+        if let Some(checkpoint) = checkpoint {
+            self.inner.checkpoints.push(checkpoint);
         }
-        db.write(batch).map_err(other)?;
         if new_reads {
             self.inner.read_reads(&db)?;
         }
@@ -550,8 +711,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             if let EntryPayload::Normal(payload) = &item.0.payload {
                 bytes += payload.0.len();
             }
+            let ends = state_hash::ends_run(item.0.log_id().index);
             run.push(item);
-            if run.len() == RUN_ENTRIES_MAX || bytes >= RUN_BYTES_MAX {
+            if ends || bytes >= RUN_BYTES_MAX {
                 bytes = 0;
                 self.apply_run(std::mem::take(&mut run)).await?;
             }
@@ -563,8 +725,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }
     }
 
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<StateBuilder> {
+        Some(StateBuilder { store: self.store.clone(), required: force })
+    }
+
     async fn get_snapshot_builder(&mut self) -> StateBuilder {
-        StateBuilder { store: self.store.clone() }
+        StateBuilder { store: self.store.clone(), required: true }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotDir) -> io::Result<()> {
@@ -593,14 +759,23 @@ fn install(store: &StateStore, meta: &SnapshotMeta, snapshot: &SnapshotDir) -> i
     if bookkeeping(&View::of(&db))? != (meta.last_log_id, meta.last_membership.clone()) {
         return Err(other("a snapshot's state does not end where its header says"));
     }
+    // What was damaged on its way, or where it comes from, is not taken over. Reading the rows once more costs about what
+    // their transfer did. A snapshot of an older release has no hash to compare them with.
+    if !state_hash::ensure(&db)? {
+        state_hash::verify(&db, |_| true).map_err(other)?;
+    }
     inner.keep(snapshot, meta)?;
     if let Some(fence) = inner.fence.get() {
         fence.install(meta.last_log_id.as_ref().map_or(0, |id| id.index));
     }
     write_pointer(root, old + 1)?;
     inner.read_reads(&db)?;
+    inner.checkpoints.load(&View::of(&db))?;
     let before = std::mem::replace(&mut *inner.db.write().unwrap_or_else(PoisonError::into_inner), Arc::new(db));
     inner.announce(meta.last_log_id.as_ref());
+    if let Some(checker) = inner.checker.get() {
+        checker.again();
+    }
     // Views may still read the old state: its files are open. Nothing may write there any more.
     before.cancel_all_background_work(true);
     if let Err(error) = fs::remove_dir_all(folder_path(root, old)) {
@@ -610,17 +785,51 @@ fn install(store: &StateStore, meta: &SnapshotMeta, snapshot: &SnapshotDir) -> i
 }
 
 /// Builds snapshots beside the running state.
+///
+/// openraft stops the node when a builder fails. Unless it cannot go on without the snapshot, which it says, it is told of
+/// the one before instead, or of one that holds nothing: both change nothing for it, and it tries again after as many
+/// entries as lie between two snapshots. The log is not purged meanwhile.
 pub struct StateBuilder {
     store: StateStore,
+    required: bool,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for StateBuilder {
     type SnapshotData = SnapshotDir;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let store = self.store.clone();
-        tokio::task::spawn_blocking(move || build(&store)).await.map_err(other)?
+        let (store, required) = (self.store.clone(), self.required);
+        let work = move || match build(&store) {
+            Err(error) if !required => {
+                store.inner.not_built(&error);
+                Ok(store.inner.lend_snapshot()?.unwrap_or_else(|| Snapshot {
+                    meta: SnapshotMeta::default(),
+                    snapshot: SnapshotDir::at(store.inner.root.join("snapshots")),
+                }))
+            }
+            Ok(built) => {
+                store.inner.built();
+                Ok(built)
+            }
+            failed => failed,
+        };
+        tokio::task::spawn_blocking(work).await.map_err(other)?
     }
+}
+
+/// Refuses to begin what would fill the disk: a snapshot flushes what is in memory, the rest are links.
+fn check_room(root: &Path, db: &Db) -> io::Result<()> {
+    let mut needed = SNAPSHOT_RESERVE_BYTES;
+    for table in Table::ALL {
+        let size = db.property_int_value_cf(&family(db, *table).map_err(other)?, properties::CUR_SIZE_ALL_MEM_TABLES);
+        needed = needed.saturating_add(size.map_err(other)?.unwrap_or(0));
+    }
+    let disk = rustix::fs::statvfs(root)?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free < needed {
+        return Err(other(format!("{free} bytes of disk are free, a snapshot needs {needed}")));
+    }
+    Ok(())
 }
 
 fn build(store: &StateStore) -> io::Result<Snapshot> {
@@ -628,6 +837,7 @@ fn build(store: &StateStore) -> io::Result<Snapshot> {
     let _one_at_a_time = inner.work.lock();
     let building = inner.root.join("building");
     remove_if_there(&building)?;
+    check_room(&inner.root, &store.db())?;
     Checkpoint::new(&store.db()).map_err(other)?.create_checkpoint(&building).map_err(other)?;
     // What the checkpoint really holds is read from itself: entries may have been applied meanwhile.
     let (last_log_id, last_membership) = bookkeeping(&View::of(&open_to_read(&building)?))?;

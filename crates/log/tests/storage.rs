@@ -1,25 +1,18 @@
 //! The stores against openraft's own suite for storage, and our promises about restart, snapshots and order.
 
-use claviger_log::{check_order, Payload, RaftEntry, RaftLog, StateMachine, StateStore, TypeConfig};
+mod history;
+
+use claviger_log::{check_order, RaftLog, StateMachine, StateStore, TypeConfig};
 use claviger_state_machine::read;
-use claviger_types::command::{
-    Actor, Attributes, Command, Content, CreateVault, Entry, InitWorld, ObjectRef, Origin, PutResourceGroup,
-    PutVersion, Tags,
-};
-use claviger_types::name::{Id128, Kind, ObjectName, VaultName};
-use claviger_types::vault::VaultSettings;
-use futures::stream;
-use openraft::entry::RaftEntry as _;
+use claviger_types::command::{Command, Entry};
+use history::{apply, apply_all, at, object, open, request, set};
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
-use openraft::vote::RaftLeaderId as _;
-use openraft::{EntryPayload, StorageError};
+use openraft::StorageError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-
-type LeaderId = openraft::type_config::alias::LeaderIdOf<TypeConfig>;
 
 struct Builder;
 
@@ -36,73 +29,6 @@ impl StoreBuilder<TypeConfig, RaftLog, StateMachine, TempDir> for Builder {
 fn passes_openrafts_suite_for_storage() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(Suite::test_all(Builder)).unwrap();
-}
-
-const VAULT: Id128 = Id128([7; 16]);
-
-fn id(n: u64) -> Id128 {
-    let mut bytes = [0xab; 16];
-    bytes[..8].copy_from_slice(&n.to_be_bytes());
-    Id128(bytes)
-}
-
-/// The n-th entry of a history: world, group, vault, then secrets that are set, deleted and purged.
-fn entry(index: u64) -> RaftEntry {
-    let name = |i: u64| ObjectName::parse(&format!("s{}", i % 7)).unwrap();
-    let object = |i| ObjectRef { vault: VAULT, kind: Kind::Secret, name: name(i) };
-    let command = match index {
-        1 => Command::InitWorld(InitWorld { world: Id128([9; 16]), region: "local".into() }),
-        2 => Command::PutResourceGroup(PutResourceGroup {
-            subscription: Id128([3; 16]),
-            name: "g".into(),
-            location: "local".into(),
-            tags: Tags::new(),
-        }),
-        3 => Command::CreateVault(CreateVault {
-            id: VAULT,
-            name: VaultName::parse("demo").unwrap(),
-            tenant: Id128([1; 16]),
-            subscription: Id128([3; 16]),
-            display_name: "demo".into(),
-            group: "g".into(),
-            location: "local".into(),
-            retention_days: 7,
-            purge_protection: false,
-            settings: VaultSettings::default(),
-            policies: vec![],
-        }),
-        n if n % 11 == 0 => Command::DeleteObject(object(n)),
-        n if n % 13 == 0 => Command::RecoverObject(object(n + 2)),
-        n => Command::PutVersion(PutVersion {
-            vault: VAULT,
-            kind: Kind::Secret,
-            name: name(n),
-            origin: Origin::Create,
-            version: id(n),
-            attributes: Attributes { enabled: true, not_before: None, expires: None },
-            tags: Tags::new(),
-            content: Content::Secret { content_type: None },
-        }),
-    };
-    let entry = Entry::new(id(index), Actor::System, 1_000 * index, &command, vec![vec![1; 40]]).unwrap();
-    let log_id = openraft::LogId::new(LeaderId::new(1, 1).to_committed(), index);
-    RaftEntry::new(log_id, EntryPayload::Normal(Payload(entry.to_bytes().unwrap())))
-}
-
-/// Applies entries `from..=to` in runs of a size.
-async fn apply(state: &StateStore, from: u64, to: u64, run: u64) {
-    let mut machine = StateMachine::new(state.clone());
-    let mut next = from;
-    while next <= to {
-        let last = (next + run - 1).min(to);
-        let entries: Vec<_> = (next..=last).map(|i| Ok((entry(i), None))).collect();
-        machine.apply(stream::iter(entries)).await.unwrap();
-        next = last + 1;
-    }
-}
-
-fn open(dir: &TempDir, name: &str) -> StateStore {
-    StateStore::open(&dir.path().join(name)).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,6 +97,34 @@ async fn a_snapshot_at_any_point_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_cannot_be_built_stops_nothing() {
+    let dir = TempDir::new().unwrap();
+    let state = open(&dir, "state");
+    let mut machine = StateMachine::new(state.clone());
+    let obstacle = dir.path().join("state/building");
+    apply(&state, 1, 20, 16).await;
+
+    // A file where the snapshot is put together: nothing can be built.
+    std::fs::write(&obstacle, "").unwrap();
+    let built = machine.try_create_snapshot_builder(false).await.unwrap().build_snapshot().await.unwrap();
+    assert_eq!(built.meta.last_log_id, None, "there is none before");
+    assert!(state.snapshot_failure().is_some());
+    assert!(machine.get_current_snapshot().await.unwrap().is_none());
+    let required = machine.try_create_snapshot_builder(true).await.unwrap().build_snapshot().await;
+    assert!(required.is_err(), "openraft cannot go on without this one");
+
+    std::fs::remove_file(&obstacle).unwrap();
+    let built = machine.try_create_snapshot_builder(false).await.unwrap().build_snapshot().await.unwrap();
+    assert_eq!(built.meta.last_log_id.map(|id| id.index), Some(20));
+    assert_eq!(state.snapshot_failure(), None);
+
+    apply(&state, 21, 40, 16).await;
+    std::fs::write(&obstacle, "").unwrap();
+    let built = machine.try_create_snapshot_builder(false).await.unwrap().build_snapshot().await.unwrap();
+    assert_eq!(built.meta.last_log_id.map(|id| id.index), Some(20), "the one before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_view_does_not_move() {
     let dir = TempDir::new().unwrap();
     let state = open(&dir, "state");
@@ -212,27 +166,14 @@ async fn material_of_purged_objects_leaves_the_disk() {
     let dir = TempDir::new().unwrap();
     let state = open(&dir, "state");
     let marker = b"a-marker-that-is-easy-to-find-in-a-file";
-    let object = ObjectRef { vault: VAULT, kind: Kind::Secret, name: ObjectName::parse("gone").unwrap() };
-    let put = Command::PutVersion(PutVersion {
-        vault: VAULT,
-        kind: Kind::Secret,
-        name: object.name.clone(),
-        origin: Origin::Create,
-        version: id(3),
-        attributes: Attributes { enabled: true, not_before: None, expires: None },
-        tags: Tags::new(),
-        content: Content::Secret { content_type: None },
-    });
     apply(&state, 1, 3, 3).await;
-    let mut machine = StateMachine::new(state.clone());
-    let commands = [put, Command::DeleteObject(object.clone()), Command::PurgeObject(object)];
+    let gone = object("gone");
+    let commands = [set("gone", 3), Command::DeleteObject(gone.clone()), Command::PurgeObject(gone)];
     for (index, command) in (4..).zip(commands) {
         // Purge by the service itself, long after the retention.
         let time = if index == 6 { 1_000_000_000_000 } else { 1_000 };
-        let entry = Entry::new(id(index), Actor::System, time, &command, vec![marker.to_vec()]).unwrap();
-        let log_id = openraft::LogId::new(LeaderId::new(1, 1).to_committed(), index);
-        let entry = RaftEntry::new(log_id, EntryPayload::Normal(Payload(entry.to_bytes().unwrap())));
-        machine.apply(stream::iter([Ok((entry, None))])).await.unwrap();
+        let entry = Entry { blobs: vec![marker.to_vec()], ..request(index, time, &command) };
+        apply_all(&state, [at(index, &entry)]).await;
     }
     state.compact_material().unwrap();
     // RocksDB removes files that are no longer used in the background.

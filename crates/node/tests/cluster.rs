@@ -280,6 +280,31 @@ async fn a_node_that_is_far_behind_gets_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_cannot_be_built_stops_no_node() {
+    let cluster = Cluster::new().await;
+    // A file where snapshots are put together. Nodes may have begun with one before.
+    let obstacles: Vec<_> = (1..=3).map(|id| cluster.path(id).join("state/building")).collect();
+    for obstacle in &obstacles {
+        until("a moment between snapshots", || async { std::fs::write(obstacle, "").ok() }).await;
+    }
+    for _ in 0..100 {
+        put(cluster.node(2), "s").await;
+    }
+    for id in 1..=3 {
+        let state = cluster.node(id).state();
+        until("a failed snapshot", || async { state.snapshot_failure() }).await;
+        assert!(cluster.node(id).status().snapshot < 60);
+    }
+    let last = put(cluster.node(3), "s").await;
+    for (id, obstacle) in (1..=3).zip(&obstacles) {
+        assert_eq!(newest(cluster.node(id), "s").await.map(|v| v.version), Some(last));
+        std::fs::remove_file(obstacle).unwrap();
+        cluster.node(id).admin(AdminRequest::Snapshot).await.unwrap();
+        until("a snapshot", || async { (cluster.node(id).status().snapshot > 100).then_some(()) }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_quorum_nothing_is_answered_or_acknowledged() {
     let mut cluster = Cluster::new().await;
     put(cluster.node(1), "s").await;
