@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     snapshot: IntGauge,
     purged: IntGauge,
     members: IntGauge,
+    fault: IntGauge,
     mode: IntGaugeVec,
     lease_valid: IntGauge,
     lease_remaining: Gauge,
@@ -103,6 +104,10 @@ impl Metrics {
         Self {
             reads,
             holder,
+            fault: gauge(
+                "claviger_node_fault",
+                "1 when the node has found its state different from the others' and serves no more.",
+            ),
             mode: labelled("claviger_mode", "1 for the world's present read mode.", "mode"),
             lease_valid: gauge("claviger_lease_valid", "1 while this node may answer by itself."),
             lease_remaining: seconds_gauge("claviger_lease_remaining_seconds", "For how long it may."),
@@ -153,6 +158,7 @@ impl Metrics {
         let seconds = |ms: u64| ms as f64 / 1_000.0;
         let lease = service.node.lease().view();
         let gate = service.node.gate();
+        self.fault.set(i64::from(service.node.status().fault.is_some()));
         self.mode.reset();
         self.mode.with_label_values(&[gate.mode(None).as_str()]).set(1);
         self.lease_valid.set(i64::from(lease.valid));

@@ -242,6 +242,7 @@ impl Leader {
             params: *params,
             grant,
             give_back: peer.retiring,
+            wrong: false,
             bound,
         }
     }

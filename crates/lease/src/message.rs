@@ -69,6 +69,8 @@ pub struct LeaseMessage {
     pub grant: Option<Grant>,
     /// The node shall give its lease back: it is about to be removed.
     pub give_back: bool,
+    /// The node's state is not the others': it must not serve.
+    pub wrong: bool,
     /// How far behind the leader an answer may be, for reads that may be stale; `None` where they may not.
     pub bound: Option<Nanos>,
 }

@@ -76,6 +76,7 @@ pub struct ReadGate {
     lease: Lease,
     ask: mpsc::Sender<oneshot::Sender<Answer>>,
     applied: watch::Receiver<u64>,
+    fault: watch::Receiver<Option<String>>,
     counts: Arc<ReadCounts>,
 }
 
@@ -105,10 +106,15 @@ pub struct Reading<'a> {
 }
 
 impl ReadGate {
-    pub(crate) fn start(leader: impl Leader, applied: watch::Receiver<u64>, lease: Lease) -> Self {
+    pub(crate) fn start(
+        leader: impl Leader,
+        applied: watch::Receiver<u64>,
+        fault: watch::Receiver<Option<String>>,
+        lease: Lease,
+    ) -> Self {
         let (ask, questions) = mpsc::channel(WAITING);
         tokio::spawn(answer(leader, questions));
-        Self { lease, ask, applied, counts: Arc::default() }
+        Self { lease, ask, applied, fault, counts: Arc::default() }
     }
 
     /// How reads of a vault are made now; without a vault, those of the world.
@@ -132,6 +138,7 @@ impl ReadGate {
     /// [`NodeError::Unavailable`] when that cannot be had in time: the caller must not answer from local state then.
     pub async fn check(&self) -> Result<(), NodeError> {
         let deadline = Instant::now() + CHECK;
+        self.sound()?;
         if self.lease.mode(None) == ReadMode::Lease && self.lease.is_valid() {
             // What was visible while the lease was valid is fenced here: so it is in the log that is here now.
             let newest = self.lease.fence().newest();
@@ -151,6 +158,14 @@ impl ReadGate {
         let applied = *self.applied.borrow();
         let newest = self.lease.fence().newest_up_to(None, applied);
         self.until_visible(newest, Instant::now() + CHECK).await
+    }
+
+    /// A state that is not the others' answers nothing.
+    fn sound(&self) -> Result<(), NodeError> {
+        match &*self.fault.borrow() {
+            None => Ok(()),
+            Some(why) => Err(NodeError::Stopped(why.clone())),
+        }
     }
 
     async fn until_applied(&self, index: u64, deadline: Instant) -> Result<(), NodeError> {
@@ -199,6 +214,7 @@ impl Reading<'_> {
 
     async fn enter(&mut self) -> Result<Way, NodeError> {
         let gate = self.gate;
+        gate.sound()?;
         self.tries += 1;
         let deadline = self.started + CHECK;
         if Instant::now() >= deadline {
@@ -249,6 +265,7 @@ impl Reading<'_> {
     /// begin again.
     pub async fn confirm(&self) -> Result<bool, NodeError> {
         let (gate, counts) = (self.gate, &self.gate.counts);
+        gate.sound()?;
         let counter = match self.way {
             None => return Ok(false),
             Some(Way::Stale { .. }) => &counts.stale,

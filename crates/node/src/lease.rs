@@ -4,6 +4,7 @@
 //! read gate asks it, writes wait in it. [`run`] is the loop that sends the leader's messages. openraft itself is not
 //! changed, and its own notion of a lease is not used.
 
+use crate::divergence::{Comparison, Verdict};
 use claviger_lease::{Ballot, Fence, Holder, Leader, LeaseAck, LeaseMessage, Members, Nanos, Params, Taken};
 use claviger_log::{Member, TypeConfig, Vote};
 use claviger_state_machine::records::Reads;
@@ -56,6 +57,10 @@ pub(crate) struct Ground {
     pub(crate) reads: watch::Receiver<Option<Arc<Reads>>>,
     /// Newest checkpoint of the state: index and root hash.
     pub(crate) checkpoint: Box<dyn Fn() -> Option<(u64, [u8; 32])> + Send + Sync>,
+    /// The root hash at an index, while it is remembered.
+    pub(crate) checkpoint_at: Box<dyn Fn(u64) -> Option<[u8; 32]> + Send + Sync>,
+    /// Stops this node from serving, for its state is not the others'.
+    pub(crate) condemn: Box<dyn Fn(&str) + Send + Sync>,
 }
 
 /// The leases of one node: what it holds and, when it leads, what it gives. Clones share it.
@@ -82,8 +87,9 @@ struct Core {
     served: Nanos,
     ages: BTreeMap<Ballot, BTreeMap<u64, Nanos>>,
     members: (MembersKey, Arc<Members>),
-    /// Newest checkpoints of other nodes.
-    checkpoints: BTreeMap<u64, (u64, [u8; 32])>,
+    /// What the nodes say of their states, and whose is wrong.
+    comparison: Comparison,
+    wrong: BTreeSet<u64>,
 }
 
 /// Log ids of the effective and the committed membership: while they stay, so do the members.
@@ -132,7 +138,8 @@ impl Lease {
             served: (ground.now)(),
             ages: BTreeMap::new(),
             members: ((None, None), Arc::default()),
-            checkpoints: BTreeMap::new(),
+            comparison: Comparison::default(),
+            wrong: BTreeSet::new(),
         };
         let inner = Inner {
             ground,
@@ -318,23 +325,23 @@ impl Lease {
         Some(Duration::from_nanos(end.saturating_sub(now)))
     }
 
-    /// The message for a node, when this one leads and there is something to say.
+    /// The message for a node, when this one leads: also where no leases are given, for the nodes' states are compared.
     fn message(&self, to: u64) -> Option<LeaseMessage> {
         let mut core = self.core();
         let now = self.now();
         self.observe(&mut core);
         let reads = self.reads()?;
-        let (timing, longest) = (params(&reads.timing), reads.longest.as_ref().map(params));
+        let timing = params(&reads.timing);
         let applied = self.applied();
+        let wrong = core.wrong.contains(&to);
         let leader = core.leader.as_mut()?;
-        if reads.mode == ReadMode::ReadIndex && !leader.has_holders(&timing, longest.as_ref(), now) {
-            return None;
-        }
         let bound = match reads.mode {
             ReadMode::Bounded { bound_ms } => Some(u64::from(bound_ms) * 1_000_000),
             ReadMode::ReadIndex | ReadMode::Lease => None,
         };
-        Some(leader.message(to, &timing, reads.mode == ReadMode::Lease, bound, applied, now))
+        let leases = reads.mode == ReadMode::Lease && !wrong;
+        let bound = bound.filter(|_| !wrong);
+        Some(LeaseMessage { wrong, ..leader.message(to, &timing, leases, bound, applied, now) })
     }
 
     fn answered(&self, from: u64, ack: Option<&LeaseAck>) {
@@ -346,10 +353,37 @@ impl Lease {
                 None => leader.lost(from),
             }
         }
-        if let Some(checkpoint) = ack.and_then(|ack| ack.checkpoint) {
-            core.checkpoints.insert(from, checkpoint);
+        if let Some((index, root)) = ack.and_then(|ack| ack.checkpoint) {
+            self.compare(&mut core, from, index, root);
         }
         self.refresh(&mut core, now);
+    }
+
+    /// Compares a node's state with the others' at one index. Whoever is wrong gets no lease and is told to stop serving.
+    fn compare(&self, core: &mut Core, from: u64, index: u64, root: [u8; 32]) {
+        let own = (self.inner.ground.checkpoint_at)(index);
+        let voters: BTreeSet<u64> = core.members.1.configs.iter().flatten().copied().collect();
+        let mut verdict = core.comparison.report(from, index, root, &voters);
+        if let Some(own) = own {
+            verdict = core.comparison.report(self.inner.ground.id, index, own, &voters);
+        }
+        match verdict {
+            Verdict::Agreed => {}
+            Verdict::Wrong(nodes) => {
+                for node in nodes {
+                    if core.wrong.insert(node) {
+                        tracing::error!(node, index, "DIVERGENCE: the state of a node is not that of the majority");
+                    }
+                    if node == self.inner.ground.id {
+                        (self.inner.ground.condemn)("its state is not that of the majority");
+                    }
+                }
+            }
+            Verdict::Split => {
+                tracing::error!(index, "DIVERGENCE: no majority has the same state");
+                (self.inner.ground.condemn)("no majority of the nodes has the same state");
+            }
+        }
     }
 
     /// No more leases for a node; answers when it has none, or no longer than that may take.
@@ -420,6 +454,9 @@ impl Lease {
             tracing::warn!("this node's clock runs behind the leader's more than leases allow: no lease for a while");
         }
         let Taken::Answer(ack) = taken else { return None };
+        if message.wrong {
+            (self.inner.ground.condemn)("its state is not that of the majority");
+        }
         if core.leader.as_ref().is_some_and(|leader| leader.ballot() < message.ballot) {
             core.leader = None;
         }
@@ -474,11 +511,6 @@ impl Lease {
         let (end, bound) = core.holder.stale_end(self.applied())?;
         // The promise was made for `bound` from an instant that is now so long ago.
         (now < end).then(|| bound.saturating_sub(end - now))
-    }
-
-    /// Newest checkpoints that other nodes have told of.
-    pub(crate) fn checkpoints(&self) -> BTreeMap<u64, (u64, [u8; 32])> {
-        self.core().checkpoints.clone()
     }
 
     /// For operators and metrics.

@@ -8,7 +8,7 @@ use crate::network::{Incoming, Network};
 use crate::peer::{AdminRequest, Lane, PeerError, Peers, Reply, Request};
 use crate::status::{LeaseStatus, MemberStatus, Role, Status};
 use claviger_lease::{LeaseAck, LeaseMessage};
-use claviger_log::{check_order, Member, Payload, RaftLog, StateMachine, StateStore, TypeConfig, View};
+use claviger_log::{check_order, Member, Payload, RaftLog, StateMachine, StateStore, TypeConfig, View, CHECK_EVERY};
 use claviger_state_machine::read;
 use claviger_types::command::Entry;
 use claviger_types::name::Id128;
@@ -18,7 +18,7 @@ use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError,
 use openraft::{ChangeMembers, Config, RaftMetrics, ReadPolicy, ServerState, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::time::{timeout_at, Instant};
@@ -86,6 +86,8 @@ pub struct NodeConfig {
 pub struct Storage {
     log: RaftLog,
     state: StateStore,
+    /// Why this state must not be served any more, if that is so.
+    quarantine: PathBuf,
 }
 
 impl Storage {
@@ -95,7 +97,13 @@ impl Storage {
         let state = StateStore::open(&dir.join("state"))?;
         check_order(&log, &state)?;
         state.tell(log.fence());
-        Ok(Self { log, state })
+        let quarantine = dir.join("QUARANTINE");
+        match std::fs::read_to_string(&quarantine) {
+            Ok(why) => state.report_fault(why),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Self { log, state, quarantine })
     }
 
     /// The state tables.
@@ -129,7 +137,8 @@ struct Inner {
 impl Node {
     /// Starts the replica: recovers what is on disk and takes part from then on.
     pub async fn start(config: NodeConfig, storage: Storage, peers: Peers) -> Result<Self, StartError> {
-        let Storage { log, state } = storage;
+        let Storage { log, state, quarantine } = storage;
+        state.check_in_background(CHECK_EVERY)?;
         let raft_config = raft_config(&config)?;
         if boottime() == 0 {
             return Err(StartError::Config("the system has no clock that counts while it sleeps".into()));
@@ -148,7 +157,7 @@ impl Node {
         lease.watch(raft.metrics());
         let leasing = tokio::spawn(lease::run(lease.clone(), peers.clone())).abort_handle();
         let rounds = Rounds { id: config.id, raft: raft.clone(), peers: peers.clone(), lease: lease.clone() };
-        let gate = ReadGate::start(rounds.clone(), state.applied(), lease.clone());
+        let gate = ReadGate::start(rounds.clone(), state.applied(), state.fault(), lease.clone());
         let incoming = Incoming::new(state.incoming_dir());
         let inner = Inner {
             config,
@@ -165,6 +174,7 @@ impl Node {
         };
         let node = Self { inner: Arc::new(inner) };
         tokio::spawn(leave_stuck_disk(Arc::downgrade(&node.inner), disk));
+        tokio::spawn(stop_serving(Arc::downgrade(&node.inner), quarantine));
         Ok(node)
     }
 
@@ -659,7 +669,31 @@ impl Node {
                 })
                 .collect(),
             stopped: metrics.running_state.err().map(|fatal| fatal.to_string()),
+            fault: self.inner.state.fault().borrow().clone(),
         }
+    }
+}
+
+/// Once the state is known to be wrong: marks it, so that a restart does not forget, gives the lease back and the leadership
+/// away. The gate lets nothing through any more. The log is right, so the node goes on voting.
+async fn stop_serving(node: Weak<Inner>, quarantine: PathBuf) {
+    let mut fault = match node.upgrade() {
+        Some(inner) => inner.state.fault(),
+        None => return,
+    };
+    let Ok(why) = fault.wait_for(Option::is_some).await.map(|why| why.clone().unwrap_or_default()) else { return };
+    tracing::error!(why, "this node serves no more: remove it and join it again with an empty disk under a new id");
+    if let Err(error) = std::fs::write(&quarantine, &why) {
+        tracing::error!(%error, "the quarantine could not be written down");
+    }
+    loop {
+        let Some(inner) = node.upgrade() else { return };
+        let node = Node { inner };
+        node.resign().await;
+        node.step_down().await;
+        drop(node);
+        // Another node may have given up, or be down, and this one have been elected again.
+        tokio::time::sleep(STUCK).await;
     }
 }
 
@@ -690,6 +724,7 @@ fn random() -> u64 {
 /// What leases stand on in a real node.
 fn ground(id: u64, log: &RaftLog, state: &StateStore) -> Ground {
     let (terms, appended) = (state.clone(), log.clone());
+    let (newest, older, condemned) = (state.clone(), state.clone(), state.clone());
     Ground {
         id,
         now: Box::new(boottime),
@@ -699,7 +734,9 @@ fn ground(id: u64, log: &RaftLog, state: &StateStore) -> Ground {
         applied_term: Box::new(move || terms.applied_term()),
         membership_index: Box::new(move || appended.membership_index()),
         reads: state.reads(),
-        checkpoint: Box::new(|| None),
+        checkpoint: Box::new(move || newest.checkpoint()),
+        checkpoint_at: Box::new(move |index| older.checkpoint_at(index)),
+        condemn: Box::new(move |why| condemned.report_fault(why.to_owned())),
     }
 }
 

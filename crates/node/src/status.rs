@@ -72,6 +72,8 @@ pub struct Status {
     pub members: Vec<MemberStatus>,
     /// Why the node has stopped, if it has.
     pub stopped: Option<String>,
+    /// Why it does not serve although it takes part: its state is not the others'.
+    pub fault: Option<String>,
 }
 
 /// One member as a node knows it.

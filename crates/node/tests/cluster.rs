@@ -1,13 +1,16 @@
 //! Three replicas in one process, over real sockets, TLS and disks.
 
+use claviger_log::CHECKPOINT_EVERY;
 use claviger_node::peer::{self, AdminRequest};
 use claviger_node::{Identity, Member, Node, NodeConfig, NodeError, Peers, Role, Storage};
-use claviger_state_machine::read;
+use claviger_state_machine::{read, ConflictKey, Table};
 use claviger_types::command::{
-    Actor, Attributes, Command, Content, CreateVault, Entry, InitWorld, Origin, PutResourceGroup, PutVersion, Tags,
+    Actor, Attributes, Command, Content, CreateVault, Entry, InitWorld, Origin, PutResourceGroup, PutVersion, SetReads,
+    Tags,
 };
 use claviger_types::name::{Id128, Kind, ObjectName, VaultName};
 use claviger_types::outcome::{ObjectVersion, Outcome};
+use claviger_types::reads::{ReadMode, ReadTiming};
 use claviger_types::vault::VaultSettings;
 use std::future::Future;
 use std::path::Path;
@@ -383,4 +386,83 @@ async fn one_clock_that_runs_ahead_decides_nothing() {
     for id in 1..=3 {
         assert_eq!(cluster.node(id).agreed_ms().await, Some(right), "asked at {id}");
     }
+}
+
+/// Has the cluster give leases, and waits until every node holds one.
+async fn lease(cluster: &Cluster) {
+    let set = Command::SetReads(SetReads { mode: ReadMode::Lease, timing: ReadTiming::default() });
+    assert_eq!(cluster.node(1).propose(&entry(fresh(), &set)).await.unwrap(), Outcome::Done);
+    until("a lease on every node", || async {
+        cluster.replicas.iter().all(|replica| replica.node.lease().view().valid).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_a_lease_a_node_answers_by_itself_and_sees_what_was_acknowledged() {
+    let cluster = Cluster::new().await;
+    lease(&cluster).await;
+    let parts = [ConflictKey::World, ConflictKey::Object(VAULT, Kind::Secret, "s".into())];
+    for round in 0..30u64 {
+        let writer = cluster.node(round % 3 + 1);
+        let version = put(writer, "s").await;
+        for id in 1..=3 {
+            let node = cluster.node(id);
+            let mut reading = node.gate().read(&parts, node.gate().mode(Some(VAULT)));
+            let found = loop {
+                reading.begin().await.unwrap();
+                let found = node.view(|view| read::live(view, VAULT, Kind::Secret, "s", None)).unwrap();
+                if reading.confirm().await.unwrap() {
+                    break found.unwrap();
+                }
+            };
+            assert_eq!(found.version, version, "node {id} after a write at node {}", writer.id());
+        }
+    }
+    for id in 1..=3 {
+        let counts = cluster.node(id).gate().counts();
+        let alone = counts.local.load(Ordering::Relaxed) + counts.held.load(Ordering::Relaxed);
+        assert!(alone >= 25, "node {id} answered {alone} of 30 reads by itself");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_state_differs_serves_no_more() {
+    let mut cluster = Cluster::new().await;
+    lease(&cluster).await;
+    let sick = (1..=3).find(|id| !cluster.node(*id).is_leader()).unwrap();
+    let well = 6 - sick - cluster.leader().await;
+    // What an `apply` that is not deterministic would do.
+    cluster.node(sick).state().danger_write_with_hash(Table::Notices, b"x", Some(b"y")).unwrap();
+    for i in 0..CHECKPOINT_EVERY {
+        put(cluster.node(well), &format!("s-{}", i % 8)).await;
+    }
+    until("the fault", || async { cluster.node(sick).status().fault }).await;
+    assert!(matches!(cluster.node(sick).gate().check().await, Err(NodeError::Stopped(_))));
+    assert!(!cluster.node(sick).lease().view().valid);
+    for id in (1..=3).filter(|id| *id != sick) {
+        assert_eq!(cluster.node(id).status().fault, None);
+        assert!(newest(cluster.node(id), "s-0").await.is_some());
+    }
+    put(cluster.node(well), "after").await;
+
+    let address = cluster.stop(sick).await;
+    cluster.start(sick, &address).await;
+    assert!(cluster.node(sick).status().fault.is_some(), "a restart does not forget");
+    assert!(matches!(cluster.node(sick).gate().check().await, Err(NodeError::Stopped(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_is_given_back_is_not_waited_for() {
+    let mut cluster = Cluster::new().await;
+    lease(&cluster).await;
+    let leader = cluster.leader().await;
+    let other = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.node(other).resign().await;
+    assert!(!cluster.node(other).lease().view().valid);
+    let holders = cluster.node(leader).lease().view().holders;
+    assert_eq!(holders.get(&other), Some(&0), "{holders:?}");
+    cluster.stop(other).await;
+    put(cluster.node(leader), "s").await;
+    assert!(!cluster.node(leader).lease().view().blocked_by.contains(&other));
 }

@@ -209,9 +209,10 @@ pub(crate) async fn status(config: &Config, json: bool) -> Result<()> {
         match status {
             Ok(s) => {
                 let lease = if s.lease.valid { format!("{} ms", s.lease.remaining_ms) } else { "none".to_owned() };
+                let fault = s.fault.as_ref().map(|why| format!("  SERVES NO MORE: {why}")).unwrap_or_default();
                 let blocks = if blocking.contains(&s.id) { "  writes wait for it" } else { "" };
                 say(&format!(
-                    "{:>4}  {:<12} {:<22} {:<9} {:>5} {:>9} {:>9} {:>9} {:>9} {:>6} {:>9} {:>8}  {}{blocks}",
+                    "{:>4}  {:<12} {:<22} {:<9} {:>5} {:>9} {:>9} {:>9} {:>9} {:>6} {:>9} {:>8}  {}{blocks}{fault}",
                     s.id,
                     s.name,
                     s.peer,
