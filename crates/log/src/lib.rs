@@ -15,7 +15,7 @@ mod snapshot;
 mod state;
 
 pub use order::check_order;
-pub use raft_log::RaftLog;
+pub use raft_log::{touched_by, Appended, RaftLog};
 pub use snapshot::{FileHandle, SnapshotDir};
 pub use state::{StateBuilder, StateMachine, StateStore, View};
 

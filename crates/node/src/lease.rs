@@ -4,7 +4,8 @@
 //! read gate asks it, writes wait in it. [`run`] is the loop that sends the leader's messages. openraft itself is not
 //! changed, and its own notion of a lease is not used.
 
-use claviger_lease::{Ballot, Fence, Holder, Leader, LeaseAck, LeaseMessage, Members, Nanos, Params, Taken};
+pub(crate) use claviger_lease::Nanos;
+use claviger_lease::{Ballot, Fence, Holder, Leader, LeaseAck, LeaseMessage, Members, Params, Taken};
 use claviger_log::{Member, TypeConfig, Vote};
 use claviger_state_machine::records::Reads;
 use claviger_state_machine::ConflictKey;

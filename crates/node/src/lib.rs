@@ -10,6 +10,7 @@
 mod clock;
 mod error;
 mod gate;
+mod hooks;
 mod lease;
 mod network;
 mod node;
