@@ -79,6 +79,9 @@ struct Inner {
 struct Core {
     holder: Holder,
     leader: Option<Leader>,
+    /// The last office, when this node does not lead as far as it knows. Should it lead on under the same ballot, then
+    /// with what it knows of its leases: an office that began anew would not wait for those who hold them.
+    resting: Option<Leader>,
     /// When this process last accepted an append; at first, when it started.
     served: Nanos,
     ages: BTreeMap<Ballot, BTreeMap<u64, Nanos>>,
@@ -89,6 +92,13 @@ struct Core {
 
 /// Log ids of the effective and the committed membership: while they stay, so do the members.
 type MembersKey = (Option<claviger_log::LogId>, Option<claviger_log::LogId>);
+
+impl Core {
+    /// This node does not lead, as far as it knows.
+    fn rest(&mut self) {
+        self.resting = self.leader.take().or(self.resting.take());
+    }
+}
 
 /// What the leases look like from one node, for operators and metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -130,6 +140,7 @@ impl Lease {
         let core = Core {
             holder: Holder::new((ground.random)()),
             leader: None,
+            resting: None,
             served: (ground.now)(),
             ages: BTreeMap::new(),
             members: ((None, None), Arc::default()),
@@ -198,7 +209,7 @@ impl Lease {
     pub(crate) fn overtaken(&self, vote: &Vote) {
         let mut core = self.core();
         if core.leader.as_ref().is_some_and(|leader| leader.ballot() == ballot_of(vote)) {
-            core.leader = None;
+            core.rest();
             self.set_end(&core, self.now());
         }
     }
@@ -235,8 +246,11 @@ impl Lease {
         let leads = metrics.state == ServerState::Leader && metrics.vote.committed;
         let ballot = ballot_of(&metrics.vote);
         if !leads || ballot.node != self.inner.ground.id || ballot < core.holder.seen() {
-            core.leader = None;
+            core.rest();
             return;
+        }
+        if core.resting.as_ref().is_some_and(|leader| leader.ballot() == ballot) {
+            core.leader = core.resting.take();
         }
         let key = (metrics.membership_config.log_id().clone(), metrics.committed_membership_config.log_id().clone());
         if core.members.0 != key {
@@ -422,7 +436,7 @@ impl Lease {
         }
         let Taken::Answer(ack) = taken else { return None };
         if core.leader.as_ref().is_some_and(|leader| leader.ballot() < message.ballot) {
-            core.leader = None;
+            core.rest();
         }
         self.set_end(&core, now);
         self.set_visible(&core);
