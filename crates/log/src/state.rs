@@ -61,6 +61,8 @@ struct Inner {
     root: PathBuf,
     db: RwLock<Arc<Db>>,
     applied: watch::Sender<u64>,
+    /// Index up to which entries may be in the tables already, never behind `applied`.
+    applying: AtomicU64,
     /// Term of the last applied entry, never behind `applied`.
     applied_term: AtomicU64,
     /// How reads are made, as of `applied`.
@@ -228,6 +230,7 @@ impl StateStore {
             root: root.to_owned(),
             db: RwLock::new(db),
             applied: watch::Sender::new(0),
+            applying: AtomicU64::new(0),
             applied_term: AtomicU64::new(0),
             reads: watch::Sender::new(None),
             fence: OnceLock::new(),
@@ -257,6 +260,12 @@ impl StateStore {
     /// Index of the last applied entry, and its changes.
     pub fn applied(&self) -> watch::Receiver<u64> {
         self.inner.applied.subscribe()
+    }
+
+    /// Index up to which entries may be in the tables already, before they count as applied: a view that was taken before
+    /// this is asked shows nothing later.
+    pub fn applying(&self) -> u64 {
+        self.inner.applying.load(Ordering::SeqCst)
     }
 
     /// Term of the last applied entry, or of a later one: read it after the index.
@@ -518,6 +527,7 @@ impl StateStore {
                 None => batch.delete_cf(&cf, key),
             }
         }
+        self.inner.applying.fetch_max(last.as_ref().map_or(0, |id| id.index), Ordering::SeqCst);
         db.write(batch).map_err(other)?;
         if new_reads {
             self.inner.read_reads(&db)?;
@@ -598,6 +608,7 @@ fn install(store: &StateStore, meta: &SnapshotMeta, snapshot: &SnapshotDir) -> i
         fence.install(meta.last_log_id.as_ref().map_or(0, |id| id.index));
     }
     write_pointer(root, old + 1)?;
+    inner.applying.fetch_max(meta.last_log_id.as_ref().map_or(0, |id| id.index), Ordering::SeqCst);
     inner.read_reads(&db)?;
     let before = std::mem::replace(&mut *inner.db.write().unwrap_or_else(PoisonError::into_inner), Arc::new(db));
     inner.announce(meta.last_log_id.as_ref());

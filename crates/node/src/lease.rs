@@ -49,6 +49,8 @@ pub(crate) struct Ground {
     pub(crate) fence: Arc<Fence>,
     /// Index of the last applied entry.
     pub(crate) applied: watch::Receiver<u64>,
+    /// Index up to which entries may be in the state already, never behind `applied`.
+    pub(crate) applying: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Term of that entry or of a later one; asked after the index.
     pub(crate) applied_term: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Index of the newest membership entry that was appended, 0 when it is not newer than the start.
@@ -476,6 +478,11 @@ impl Lease {
     /// What this node knows to be visible, and its changes.
     pub(crate) fn visible(&self) -> watch::Receiver<u64> {
         self.inner.visible.subscribe()
+    }
+
+    /// A view that was taken until now shows nothing after this index.
+    pub(crate) fn applying(&self) -> u64 {
+        (self.inner.ground.applying)().max(self.applied())
     }
 
     pub(crate) fn fence(&self) -> &Fence {

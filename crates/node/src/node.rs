@@ -656,13 +656,14 @@ fn random() -> u64 {
 
 /// What leases stand on in a real node.
 fn ground(id: u64, log: &RaftLog, state: &StateStore) -> Ground {
-    let (terms, appended) = (state.clone(), log.clone());
+    let (terms, runs, appended) = (state.clone(), state.clone(), log.clone());
     Ground {
         id,
         now: Box::new(boottime),
         random: Box::new(random),
         fence: log.fence(),
         applied: state.applied(),
+        applying: Box::new(move || runs.applying()),
         applied_term: Box::new(move || terms.applied_term()),
         membership_index: Box::new(move || appended.membership_index()),
         reads: state.reads(),
