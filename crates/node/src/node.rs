@@ -719,6 +719,9 @@ fn raft_config(config: &NodeConfig) -> Result<Config, StartError> {
         // A follower further behind than what is kept gets a snapshot.
         replication_lag_threshold: config.snapshot_entries.saturating_add(config.keep_entries),
         install_snapshot_timeout: 600_000,
+        // A leader that is not heard falls silent, so that others may elect one: or one that hears nothing would lead, with
+        // nothing to show for it, for as long as its heartbeats arrive. Long enough for an election.
+        quorum_loss_probe_interval: Some(config.election_max_ms.saturating_mul(3)),
         // A node that was cut off must not disturb the others when it comes back.
         enable_pre_vote: Some(true),
         // A restarted leader stands for election like everyone else: its old leadership proves nothing.
