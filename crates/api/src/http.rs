@@ -213,16 +213,13 @@ impl Exchange<'_> {
         let body = read_body(payload, limit).await.map_err(plain)?;
         let gate = self.service.node.gate();
         let parts = matched.depends_on(vault.id);
-        let mode = gate.mode(Some(vault.id));
-        let mut reading = gate.read(&parts, mode);
+        let mut reading = gate.read(&parts, Some(vault.id));
         loop {
             reading.begin().await.map_err(|error| plain(error.into()))?;
             let request = Request { label, vault: vault.id, principal: &principal, matched: &matched, query, version };
             let (result, proposed) = self.evaluate(&request, &body, now_ms, &mut seen.assignment).await;
             // An outcome is as it is. Everything else holds only if nothing has changed under it: the last step.
-            let good = proposed || reading.confirm().await.map_err(|error| plain(error.into()))?;
-            // A stricter mode may have come into force while the vault was looked at.
-            if good && (proposed || gate.mode(Some(vault.id)) == mode) {
+            if proposed || reading.confirm().await.map_err(|error| plain(error.into()))? {
                 seen.index = Some(reading.index());
                 seen.behind_ms = reading.behind_ms();
                 return result.map_err(plain);

@@ -119,7 +119,7 @@ impl Service {
             return false;
         }
         let gate = self.node.gate();
-        let mut reading = gate.read(&[], gate.mode(None));
+        let mut reading = gate.read(&[], None);
         let ready = tokio::time::timeout(READY, reading.begin()).await;
         matches!(ready, Ok(Ok(()))) && self.is_set_up().unwrap_or(false)
     }

@@ -18,7 +18,7 @@ mod state_hash;
 
 pub use lthash::{LtHash, LTHASH_BYTES};
 pub use order::check_order;
-pub use raft_log::RaftLog;
+pub use raft_log::{touched_by, Appended, RaftLog};
 pub use snapshot::{FileHandle, SnapshotDir};
 pub use state::{StateBuilder, StateMachine, StateStore, View};
 pub use state_hash::{HashError, CHECKPOINT_EVERY, CHECK_EVERY};

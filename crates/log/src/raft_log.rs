@@ -52,9 +52,49 @@ const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 #[derive(Clone)]
 pub struct RaftLog {
     inner: Arc<Inner>,
+    appended: Arc<Appended>,
+}
+
+/// What is known of entries from the moment that they are appended: before they are durable, and before openraft tells.
+pub struct Appended {
     fence: Arc<Fence>,
     /// Indexes of membership entries that were appended since the start and not truncated, ascending.
-    memberships: Arc<Mutex<Vec<u64>>>,
+    memberships: Mutex<Vec<u64>>,
+}
+
+impl Appended {
+    /// With the fence of what is in the log.
+    pub fn new(fence: Fence) -> Self {
+        Self { fence: Arc::new(fence), memberships: Mutex::default() }
+    }
+
+    /// Which parts of the state the newest entries touch.
+    pub fn fence(&self) -> Arc<Fence> {
+        self.fence.clone()
+    }
+
+    /// See [`RaftLog::membership_index`].
+    pub fn membership_index(&self) -> u64 {
+        self.memberships().last().copied().unwrap_or(0)
+    }
+
+    /// To be called before anything else is done with an entry: from here on a read knows of it.
+    pub fn add(&self, entry: &RaftEntry) {
+        self.fence.add(entry.log_id().index, touched_by(entry));
+        if matches!(entry.payload, EntryPayload::Membership(_)) {
+            self.memberships().push(entry.log_id().index);
+        }
+    }
+
+    /// The entries after `last` were removed.
+    pub fn truncate(&self, last: u64) {
+        self.fence.truncate(last);
+        self.memberships().retain(|at| *at <= last);
+    }
+
+    fn memberships(&self) -> std::sync::MutexGuard<'_, Vec<u64>> {
+        self.memberships.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 struct Inner {
@@ -90,7 +130,7 @@ impl RaftLog {
             sync_dir(parent)?;
         }
         let disk = Arc::new(Disk { db, syncing: Mutex::default(), failed: Mutex::new(None) });
-        let fence = Arc::new(disk.fence()?);
+        let appended = Arc::new(Appended::new(disk.fence()?));
         let (queue, receiver) = mpsc::sync_channel(SYNC_QUEUE);
         let for_thread = disk.clone();
         let thread = std::thread::Builder::new().name("log-sync".into()).spawn(move || {
@@ -103,16 +143,12 @@ impl RaftLog {
                 }
             }
         })?;
-        Ok(Self {
-            inner: Arc::new(Inner { disk, queue: Some(queue), thread: Some(thread) }),
-            fence,
-            memberships: Arc::default(),
-        })
+        Ok(Self { inner: Arc::new(Inner { disk, queue: Some(queue), thread: Some(thread) }), appended })
     }
 
     /// Which parts of the state the newest entries touch.
     pub fn fence(&self) -> Arc<Fence> {
-        self.fence.clone()
+        self.appended.fence()
     }
 
     /// For how long the sync that is under way has been: a disk that hangs answers nothing, not even an error.
@@ -124,11 +160,7 @@ impl RaftLog {
     /// Index of the newest membership entry that was appended since the start, 0 when there was none: known here before
     /// openraft tells of it.
     pub fn membership_index(&self) -> u64 {
-        self.memberships().last().copied().unwrap_or(0)
-    }
-
-    fn memberships(&self) -> std::sync::MutexGuard<'_, Vec<u64>> {
-        self.memberships.lock().unwrap_or_else(PoisonError::into_inner)
+        self.appended.membership_index()
     }
 
     /// Index of the last entry or, when all are purged, of the last purged one; `None` for a log that never held any.
@@ -243,7 +275,7 @@ impl Disk {
 }
 
 /// What an entry may change. One that this binary does not understand may change everything; applying it stops the node.
-fn touched_by(entry: &RaftEntry) -> Vec<ConflictKey> {
+pub fn touched_by(entry: &RaftEntry) -> Vec<ConflictKey> {
     let EntryPayload::Normal(payload) = &entry.payload else { return Vec::new() };
     let command = Entry::from_bytes(&payload.0).and_then(|entry| Command::decode(entry.cmd, entry.cmd_v, &entry.body));
     match command {
@@ -342,11 +374,7 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
         let log = disk.log()?;
         let mut batch = WriteBatch::default();
         for entry in entries {
-            // Before anything else: from here on a read knows of it.
-            self.fence.add(entry.log_id().index, touched_by(&entry));
-            if matches!(entry.payload, EntryPayload::Membership(_)) {
-                self.memberships().push(entry.log_id().index);
-            }
+            self.appended.add(&entry);
             let bytes = codec::to_versioned(RAFT_FORMAT, &entry).map_err(other)?;
             batch.put_cf(&log, entry.log_id().index.to_be_bytes(), bytes);
         }
@@ -365,8 +393,7 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
             disk.sync()
         })
         .await?;
-        self.fence.truncate(index);
-        self.memberships().retain(|at| *at <= index);
+        self.appended.truncate(index);
         Ok(())
     }
 

@@ -66,6 +66,8 @@ struct Inner {
     root: PathBuf,
     db: Arc<RwLock<Arc<Db>>>,
     applied: watch::Sender<u64>,
+    /// Index up to which entries may be in the tables already, never behind `applied`.
+    applying: AtomicU64,
     /// Term of the last applied entry, never behind `applied`.
     applied_term: AtomicU64,
     /// How reads are made, as of `applied`.
@@ -283,6 +285,7 @@ impl StateStore {
             root: root.to_owned(),
             db: Arc::new(RwLock::new(db)),
             applied: watch::Sender::new(0),
+            applying: AtomicU64::new(0),
             applied_term: AtomicU64::new(0),
             reads: watch::Sender::new(None),
             fence: OnceLock::new(),
@@ -319,6 +322,12 @@ impl StateStore {
     /// Index of the last applied entry, and its changes.
     pub fn applied(&self) -> watch::Receiver<u64> {
         self.inner.applied.subscribe()
+    }
+
+    /// Index up to which entries may be in the tables already, before they count as applied: a view that was taken before
+    /// this is asked shows nothing later.
+    pub fn applying(&self) -> u64 {
+        self.inner.applying.load(Ordering::SeqCst)
     }
 
     /// Term of the last applied entry, or of a later one: read it after the index.
@@ -676,6 +685,7 @@ impl StateStore {
         let new_reads = state.changes.contains_key(&(Table::Meta, READS.to_vec()));
         let hashed = last.as_ref().filter(|_| self.inner.hashing.load(Ordering::Relaxed));
         let checkpoint = hashed.map(|id| state_hash::extend(&mut state, id.index)).transpose()?.flatten();
+        self.inner.applying.fetch_max(last.as_ref().map_or(0, |id| id.index), Ordering::SeqCst);
         write(&db, state.changes)?;
         if let Some(checkpoint) = checkpoint {
             self.inner.checkpoints.push(checkpoint);
@@ -769,6 +779,7 @@ fn install(store: &StateStore, meta: &SnapshotMeta, snapshot: &SnapshotDir) -> i
         fence.install(meta.last_log_id.as_ref().map_or(0, |id| id.index));
     }
     write_pointer(root, old + 1)?;
+    inner.applying.fetch_max(meta.last_log_id.as_ref().map_or(0, |id| id.index), Ordering::SeqCst);
     inner.read_reads(&db)?;
     inner.checkpoints.load(&View::of(&db))?;
     let before = std::mem::replace(&mut *inner.db.write().unwrap_or_else(PoisonError::into_inner), Arc::new(db));

@@ -98,6 +98,7 @@ enum Way {
 pub struct Reading<'a> {
     gate: &'a ReadGate,
     parts: &'a [ConflictKey],
+    vault: Option<Id128>,
     mode: ReadMode,
     started: Instant,
     tries: u32,
@@ -127,9 +128,10 @@ impl ReadGate {
         &self.counts
     }
 
-    /// Begins a read that depends on these parts of the state, in this mode (see [`ReadGate::mode`]).
-    pub fn read<'a>(&'a self, parts: &'a [ConflictKey], mode: ReadMode) -> Reading<'a> {
-        Reading { gate: self, parts, mode, started: Instant::now(), tries: 0, way: None, at: 0 }
+    /// Begins a read that depends on these parts of the state, in the mode of a vault (see [`ReadGate::mode`]).
+    pub fn read<'a>(&'a self, parts: &'a [ConflictKey], vault: Option<Id128>) -> Reading<'a> {
+        let mode = self.mode(vault);
+        Reading { gate: self, parts, vault, mode, started: Instant::now(), tries: 0, way: None, at: 0 }
     }
 
     /// Returns when a view taken from now on holds everything that was acknowledged, by any node, before this call. Before an
@@ -149,14 +151,13 @@ impl ReadGate {
         self.round(deadline).await.map(|_| ())
     }
 
-    /// Returns when everything that is applied here is visible: nothing that a view has shown can still be missed by a
+    /// Returns when everything that a view may have shown is visible: nothing that a view has shown can still be missed by a
     /// later read elsewhere. At once where no node holds a lease.
     pub async fn settle(&self) -> Result<(), NodeError> {
         if self.lease.mode(None) != ReadMode::Lease {
             return Ok(());
         }
-        let applied = *self.applied.borrow();
-        let newest = self.lease.fence().newest_up_to(None, applied);
+        let newest = self.lease.fence().newest_up_to(None, self.lease.applying());
         self.until_visible(newest, Instant::now() + CHECK).await
     }
 
@@ -220,6 +221,7 @@ impl Reading<'_> {
         if Instant::now() >= deadline {
             return Err(NodeError::Unavailable("the object changes all the time"));
         }
+        self.mode = gate.mode(self.vault);
         match self.mode {
             ReadMode::Lease => {
                 if let Some(way) = self.hold(self.started + HOLD).await {
@@ -266,37 +268,34 @@ impl Reading<'_> {
     pub async fn confirm(&self) -> Result<bool, NodeError> {
         let (gate, counts) = (self.gate, &self.gate.counts);
         gate.sound()?;
-        let counter = match self.way {
+        let (good, counter) = match self.way {
             None => return Ok(false),
-            Some(Way::Stale { .. }) => &counts.stale,
-            Some(Way::Lease) if !gate.lease.validate(self.parts, self.at) => {
-                counts.repeated.fetch_add(1, Relaxed);
-                return Ok(false);
+            Some(Way::Stale { .. }) => (self.is_whole(), &counts.stale),
+            Some(Way::Lease) => {
+                let good = gate.lease.validate(self.parts, self.at);
+                (good, if self.tries > 1 { &counts.held } else { &counts.local })
             }
-            Some(Way::Lease) if self.tries > 1 => &counts.held,
-            Some(Way::Lease) => &counts.local,
             Some(Way::Round { barrier }) => {
-                if (barrier || gate.lease.mode(None) == ReadMode::Lease) && !self.is_shown().await? {
-                    counts.repeated.fetch_add(1, Relaxed);
-                    return Ok(false);
+                let barrier = barrier || gate.lease.mode(None) == ReadMode::Lease;
+                let good = self.is_whole();
+                if good && barrier {
+                    let used = gate.lease.fence().newest_up_to(Some(self.parts), self.at);
+                    gate.until_visible(used, self.started + CHECK).await?;
                 }
-                &counts.round
+                (good, &counts.round)
             }
         };
-        counter.fetch_add(1, Relaxed);
-        Ok(true)
+        // A stricter mode may have come into force meanwhile.
+        let good = good && gate.mode(self.vault) == self.mode;
+        if good { counter } else { &counts.repeated }.fetch_add(1, Relaxed);
+        Ok(good)
     }
 
-    /// Waits until what was evaluated is visible; `false` when more was applied meanwhile.
-    async fn is_shown(&self) -> Result<bool, NodeError> {
-        let fence = self.gate.lease.fence();
-        let applied = *self.gate.applied.borrow();
-        if fence.newest_up_to(Some(self.parts), applied) > self.at {
-            return Ok(false);
-        }
-        let used = fence.newest_up_to(Some(self.parts), self.at);
-        self.gate.until_visible(used, self.started + CHECK).await?;
-        Ok(true)
+    /// Whether everything that was looked at since [`Reading::begin`] was as it was then: an evaluation takes more than one
+    /// view, and what is being applied can be seen before it counts as applied.
+    fn is_whole(&self) -> bool {
+        let lease = &self.gate.lease;
+        lease.fence().newest_up_to(Some(self.parts), lease.applying()) <= self.at
     }
 
     /// The log index that was applied when the evaluation began.

@@ -5,7 +5,8 @@
 //! changed, and its own notion of a lease is not used.
 
 use crate::divergence::{Comparison, Verdict};
-use claviger_lease::{Ballot, Fence, Holder, Leader, LeaseAck, LeaseMessage, Members, Nanos, Params, Taken};
+pub(crate) use claviger_lease::Nanos;
+use claviger_lease::{Ballot, Fence, Holder, Leader, LeaseAck, LeaseMessage, Members, Params, Taken};
 use claviger_log::{Member, TypeConfig, Vote};
 use claviger_state_machine::records::Reads;
 use claviger_state_machine::ConflictKey;
@@ -49,6 +50,8 @@ pub(crate) struct Ground {
     pub(crate) fence: Arc<Fence>,
     /// Index of the last applied entry.
     pub(crate) applied: watch::Receiver<u64>,
+    /// Index up to which entries may be in the state already, never behind `applied`.
+    pub(crate) applying: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Term of that entry or of a later one; asked after the index.
     pub(crate) applied_term: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Index of the newest membership entry that was appended, 0 when it is not newer than the start.
@@ -83,6 +86,9 @@ struct Inner {
 struct Core {
     holder: Holder,
     leader: Option<Leader>,
+    /// The last office, when this node does not lead as far as it knows. Should it lead on under the same ballot, then
+    /// with what it knows of its leases: an office that began anew would not wait for those who hold them.
+    resting: Option<Leader>,
     /// When this process last accepted an append; at first, when it started.
     served: Nanos,
     ages: BTreeMap<Ballot, BTreeMap<u64, Nanos>>,
@@ -94,6 +100,13 @@ struct Core {
 
 /// Log ids of the effective and the committed membership: while they stay, so do the members.
 type MembersKey = (Option<claviger_log::LogId>, Option<claviger_log::LogId>);
+
+impl Core {
+    /// This node does not lead, as far as it knows.
+    fn rest(&mut self) {
+        self.resting = self.leader.take().or(self.resting.take());
+    }
+}
 
 /// What the leases look like from one node, for operators and metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -135,6 +148,7 @@ impl Lease {
         let core = Core {
             holder: Holder::new((ground.random)()),
             leader: None,
+            resting: None,
             served: (ground.now)(),
             ages: BTreeMap::new(),
             members: ((None, None), Arc::default()),
@@ -204,7 +218,7 @@ impl Lease {
     pub(crate) fn overtaken(&self, vote: &Vote) {
         let mut core = self.core();
         if core.leader.as_ref().is_some_and(|leader| leader.ballot() == ballot_of(vote)) {
-            core.leader = None;
+            core.rest();
             self.set_end(&core, self.now());
         }
     }
@@ -241,8 +255,11 @@ impl Lease {
         let leads = metrics.state == ServerState::Leader && metrics.vote.committed;
         let ballot = ballot_of(&metrics.vote);
         if !leads || ballot.node != self.inner.ground.id || ballot < core.holder.seen() {
-            core.leader = None;
+            core.rest();
             return;
+        }
+        if core.resting.as_ref().is_some_and(|leader| leader.ballot() == ballot) {
+            core.leader = core.resting.take();
         }
         let key = (metrics.membership_config.log_id().clone(), metrics.committed_membership_config.log_id().clone());
         if core.members.0 != key {
@@ -458,7 +475,7 @@ impl Lease {
             (self.inner.ground.condemn)("its state is not that of the majority");
         }
         if core.leader.as_ref().is_some_and(|leader| leader.ballot() < message.ballot) {
-            core.leader = None;
+            core.rest();
         }
         self.set_end(&core, now);
         self.set_visible(&core);
@@ -498,6 +515,11 @@ impl Lease {
     /// What this node knows to be visible, and its changes.
     pub(crate) fn visible(&self) -> watch::Receiver<u64> {
         self.inner.visible.subscribe()
+    }
+
+    /// A view that was taken until now shows nothing after this index.
+    pub(crate) fn applying(&self) -> u64 {
+        (self.inner.ground.applying)().max(self.applied())
     }
 
     pub(crate) fn fence(&self) -> &Fence {

@@ -11,6 +11,7 @@ mod clock;
 mod divergence;
 mod error;
 mod gate;
+mod hooks;
 mod lease;
 mod network;
 mod node;

@@ -1,11 +1,11 @@
 //! openraft's messages over our peer connections, and snapshots file by file.
 
+use crate::hooks::{self, Sent};
 use crate::lease::Lease;
 use crate::node::Raft;
 use crate::peer::{Lane, PeerError, Peers, Reply, Request, Transfer};
-use claviger_log::{LogId, Member, Snapshot, SnapshotDir, SnapshotMeta, TypeConfig, Vote};
+use claviger_log::{Member, Snapshot, SnapshotDir, SnapshotMeta, TypeConfig, Vote};
 use futures::future::{select, Either};
-use openraft::entry::RaftEntry as _;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
@@ -78,10 +78,6 @@ fn other_kind<T>() -> Result<T, RPCError<TypeConfig>> {
 }
 
 impl Client {
-    fn accepted(&self, vote: &Vote, sent: u64, end: Option<&LogId>) {
-        self.lease.accepted(self.target, vote, sent, end.map_or(0, |id| id.index));
-    }
-
     async fn call(&self, lane: Lane, request: Request, limit: Duration) -> Result<Reply, RPCError<TypeConfig>> {
         self.peers.call(&self.member, lane, &request, limit).await.map_err(rpc_error)
     }
@@ -139,20 +135,11 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let vote = rpc.vote.clone();
-        let end = rpc.entries.last().map(|entry| entry.log_id()).or_else(|| rpc.prev_log_id.clone());
-        // Heartbeats pass here too. Before the message leaves, so that whoever accepts it did so later.
-        let sent = self.lease.sending();
+        let sent = Sent::new(&self.lease, &rpc);
         let Reply::Append(response) = self.call(self.lane, Request::Append(rpc), option.hard_ttl()).await? else {
             return other_kind();
         };
-        // openraft answers with success after the entries and the vote are durable there. A conflict is no evidence.
-        match &response {
-            AppendEntriesResponse::Success => self.accepted(&vote, sent, end.as_ref()),
-            AppendEntriesResponse::PartialSuccess(end) => self.accepted(&vote, sent, end.as_ref()),
-            AppendEntriesResponse::HigherVote(_) => self.lease.overtaken(&vote),
-            AppendEntriesResponse::Conflict => {}
-        }
+        sent.answered(&self.lease, self.target, &response);
         Ok(response)
     }
 
@@ -165,9 +152,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         match self.call(Lane::Control, Request::Vote(rpc), option.hard_ttl()).await? {
             Reply::Vote(response) => Ok(response),
             Reply::Voted(response, age) => {
-                if response.vote_granted {
-                    self.lease.voted(&vote, self.target, age);
-                }
+                hooks::voted(&self.lease, &vote, self.target, &response, age);
                 Ok(response)
             }
             _ => other_kind(),

@@ -3,25 +3,26 @@
 use crate::clock::boottime;
 use crate::error::{NodeError, StartError};
 use crate::gate::{self, ReadAt, ReadGate};
+use crate::hooks::{self, stopped, write_error};
 use crate::lease::{self, Ground, Lease, Transport};
 use crate::network::{Incoming, Network};
 use crate::peer::{AdminRequest, Lane, PeerError, Peers, Reply, Request};
 use crate::status::{LeaseStatus, MemberStatus, Role, Status};
 use claviger_lease::{LeaseAck, LeaseMessage};
-use claviger_log::{check_order, Member, Payload, RaftLog, StateMachine, StateStore, TypeConfig, View, CHECK_EVERY};
+use claviger_log::{check_order, Member, RaftLog, StateMachine, StateStore, TypeConfig, View, CHECK_EVERY};
 use claviger_state_machine::read;
 use claviger_types::command::Entry;
 use claviger_types::name::Id128;
 use claviger_types::outcome::Outcome;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
-use openraft::{ChangeMembers, Config, RaftMetrics, ReadPolicy, ServerState, SnapshotPolicy};
+use openraft::errors::RaftError;
+use openraft::{ChangeMembers, Config, RaftMetrics, ServerState, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-use tokio::time::{timeout_at, Instant};
+use tokio::time::Instant;
 
 /// openraft with our types.
 pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
@@ -126,7 +127,6 @@ struct Inner {
     state: StateStore,
     peers: Peers,
     gate: ReadGate,
-    rounds: Rounds,
     lease: Lease,
     leasing: tokio::task::AbortHandle,
     incoming: Incoming,
@@ -157,7 +157,7 @@ impl Node {
         lease.watch(raft.metrics());
         let leasing = tokio::spawn(lease::run(lease.clone(), peers.clone())).abort_handle();
         let rounds = Rounds { id: config.id, raft: raft.clone(), peers: peers.clone(), lease: lease.clone() };
-        let gate = ReadGate::start(rounds.clone(), state.applied(), state.fault(), lease.clone());
+        let gate = ReadGate::start(rounds, state.applied(), state.fault(), lease.clone());
         let incoming = Incoming::new(state.incoming_dir());
         let inner = Inner {
             config,
@@ -165,7 +165,6 @@ impl Node {
             state,
             peers,
             gate,
-            rounds,
             lease,
             leasing,
             incoming,
@@ -344,25 +343,7 @@ impl Node {
 
     async fn propose_here(&self, bytes: Vec<u8>, deadline: Instant) -> Result<Outcome, PeerError> {
         let bytes = self.stamp(bytes)?;
-        match timeout_at(deadline, self.inner.raft.client_write(Payload(bytes))).await {
-            // Committed and applied here. Others may hold leases: nobody is told before they all know.
-            Ok(Ok(response)) => {
-                if self.inner.lease.until_visible(response.log_id.index, deadline).await {
-                    Ok(response.data)
-                } else {
-                    Err(PeerError::Unknown)
-                }
-            }
-            Ok(Err(RaftError::Fatal(fatal))) => Err(PeerError::Stopped(fatal.to_string())),
-            Ok(Err(RaftError::APIError(error))) => Err(match error {
-                ClientWriteError::ForwardToLeader(ForwardToLeader { leader_id, .. }) => {
-                    PeerError::NotLeader { leader: leader_id }
-                }
-                ClientWriteError::LogEntryDiscarded(_) => PeerError::Unknown,
-                other => PeerError::Refused(other.to_string()),
-            }),
-            Err(_) => Err(PeerError::Unknown),
-        }
+        hooks::write(&self.inner.raft, &self.inner.lease, bytes, deadline).await
     }
 
     /// Gives an entry the leader's time. It is no part of what makes a retry a retry.
@@ -394,14 +375,10 @@ impl Node {
     pub(crate) async fn answer(&self, request: Request) -> Result<Reply, PeerError> {
         let raft = &self.inner.raft;
         Ok(match request {
-            Request::Append(rpc) => {
-                // Before openraft sees it: a vote that it gives later must not look older than this.
-                self.inner.lease.serving();
-                Reply::Append(raft.append_entries(rpc).await.map_err(stopped)?)
-            }
+            Request::Append(rpc) => Reply::Append(hooks::append(raft, &self.inner.lease, rpc).await?),
             Request::Vote(rpc) => {
-                let response = raft.vote(rpc).await.map_err(stopped)?;
-                Reply::Voted(response, self.inner.lease.age())
+                let (response, age) = hooks::vote(raft, &self.inner.lease, rpc).await?;
+                Reply::Voted(response, age)
             }
             Request::PreVote(rpc) => Reply::Vote(raft.pre_vote(rpc).await.map_err(stopped)?),
             Request::TransferLeader(rpc) => {
@@ -411,9 +388,9 @@ impl Node {
             Request::Propose(bytes) => {
                 Reply::Outcome(Box::new(self.propose_here(bytes, Instant::now() + PROPOSE).await?))
             }
-            Request::ReadIndex => Reply::ReadIndex(self.inner.rounds.here().await?.index),
+            Request::ReadIndex => Reply::ReadIndex(hooks::read_at(raft, &self.inner.lease).await?.index),
             Request::ReadAt => {
-                let read = self.inner.rounds.here().await?;
+                let read = hooks::read_at(raft, &self.inner.lease).await?;
                 Reply::ReadAt { index: read.index, barrier: read.barrier }
             }
             Request::Lease(message) => {
@@ -524,17 +501,7 @@ impl Node {
                 "node {id} leads: hand the leadership over first (`claviger cluster transfer-leader`)"
             )));
         }
-        let change = if voters.contains(&id) {
-            ChangeMembers::RemoveVoters(BTreeSet::from([id]))
-        } else {
-            ChangeMembers::RemoveNodes(BTreeSet::from([id]))
-        };
-        // Whoever is not a member is not waited for: so it must hold no lease (design R7).
-        self.inner.lease.retire(id).await;
-        if let Err(error) = raft.change_membership(change, false).await {
-            self.inner.lease.keep(id);
-            return Err(write_error(error));
-        }
+        hooks::remove(raft, &self.inner.lease, id).await?;
         tracing::info!(node = id, "node removed");
         Ok(())
     }
@@ -723,7 +690,7 @@ fn random() -> u64 {
 
 /// What leases stand on in a real node.
 fn ground(id: u64, log: &RaftLog, state: &StateStore) -> Ground {
-    let (terms, appended) = (state.clone(), log.clone());
+    let (terms, runs, appended) = (state.clone(), state.clone(), log.clone());
     let (newest, older, condemned) = (state.clone(), state.clone(), state.clone());
     Ground {
         id,
@@ -731,6 +698,7 @@ fn ground(id: u64, log: &RaftLog, state: &StateStore) -> Ground {
         random: Box::new(random),
         fence: log.fence(),
         applied: state.applied(),
+        applying: Box::new(move || runs.applying()),
         applied_term: Box::new(move || terms.applied_term()),
         membership_index: Box::new(move || appended.membership_index()),
         reads: state.reads(),
@@ -749,20 +717,6 @@ struct Rounds {
     lease: Lease,
 }
 
-impl Rounds {
-    /// The read index as this node, being the leader, knows it.
-    async fn here(&self) -> Result<ReadAt, PeerError> {
-        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
-            Ok((read, _)) => Ok(ReadAt { index: read.index(), barrier: self.lease.barrier() }),
-            Err(RaftError::Fatal(fatal)) => Err(PeerError::Stopped(fatal.to_string())),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                Err(PeerError::NotLeader { leader: forward.leader_id })
-            }
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(PeerError::NoQuorum),
-        }
-    }
-}
-
 impl gate::Leader for Rounds {
     async fn read_at(&self) -> Result<ReadAt, PeerError> {
         let leader = {
@@ -772,7 +726,7 @@ impl gate::Leader for Rounds {
             id.map(|id| (id, metrics.membership_config.membership().get_node(&id).cloned()))
         };
         match leader {
-            Some((id, _)) if id == self.id => self.here().await,
+            Some((id, _)) if id == self.id => hooks::read_at(&self.raft, &self.lease).await,
             Some((_, Some(member))) => match self.peers.call(&member, Lane::Control, &Request::ReadAt, ROUND).await? {
                 Reply::ReadAt { index, barrier } => Ok(ReadAt { index, barrier }),
                 _ => Err(PeerError::NoAnswer("an answer of another kind".into())),
@@ -791,21 +745,6 @@ impl Transport for Peers {
     }
 }
 
-fn stopped(error: impl std::fmt::Display) -> PeerError {
-    PeerError::Stopped(error.to_string())
-}
-
-fn write_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> PeerError {
-    match error {
-        RaftError::Fatal(fatal) => PeerError::Stopped(fatal.to_string()),
-        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
-            PeerError::NotLeader { leader: forward.leader_id }
-        }
-        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => PeerError::Unknown,
-        RaftError::APIError(other) => PeerError::Refused(other.to_string()),
-    }
-}
-
 fn raft_config(config: &NodeConfig) -> Result<Config, StartError> {
     let raft = Config {
         cluster_name: config.world.guid(),
@@ -817,6 +756,9 @@ fn raft_config(config: &NodeConfig) -> Result<Config, StartError> {
         // A follower further behind than what is kept gets a snapshot.
         replication_lag_threshold: config.snapshot_entries.saturating_add(config.keep_entries),
         install_snapshot_timeout: 600_000,
+        // A leader that is not heard falls silent, so that others may elect one: or one that hears nothing would lead, with
+        // nothing to show for it, for as long as its heartbeats arrive. Long enough for an election.
+        quorum_loss_probe_interval: Some(config.election_max_ms.saturating_mul(3)),
         // A node that was cut off must not disturb the others when it comes back.
         enable_pre_vote: Some(true),
         // A restarted leader stands for election like everyone else: its old leadership proves nothing.

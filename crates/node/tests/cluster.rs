@@ -408,7 +408,7 @@ async fn under_a_lease_a_node_answers_by_itself_and_sees_what_was_acknowledged()
         let version = put(writer, "s").await;
         for id in 1..=3 {
             let node = cluster.node(id);
-            let mut reading = node.gate().read(&parts, node.gate().mode(Some(VAULT)));
+            let mut reading = node.gate().read(&parts, Some(VAULT));
             let found = loop {
                 reading.begin().await.unwrap();
                 let found = node.view(|view| read::live(view, VAULT, Kind::Secret, "s", None)).unwrap();

@@ -1,0 +1,156 @@
+//! What goes with openraft's messages, however these travel (design B4, hooks): over the network between real nodes, and in
+//! memory between simulated ones.
+
+use crate::gate::ReadAt;
+use crate::lease::{Lease, Nanos};
+use crate::peer::PeerError;
+use claviger_log::{LogId, Payload, TypeConfig, Vote};
+use claviger_types::outcome::Outcome;
+use openraft::entry::RaftEntry as _;
+use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
+use openraft::storage::RaftStateMachine;
+use openraft::{ChangeMembers, ReadPolicy};
+use std::collections::BTreeSet;
+use tokio::time::{timeout_at, Instant};
+
+type Raft<S> = openraft::Raft<TypeConfig, S>;
+
+/// An append that is about to leave.
+pub(crate) struct Sent {
+    vote: Vote,
+    end: Option<LogId>,
+    at: Nanos,
+}
+
+impl Sent {
+    /// Before the message leaves, so that whoever accepts it did so later. Heartbeats must pass here too.
+    pub(crate) fn new(lease: &Lease, rpc: &AppendEntriesRequest<TypeConfig>) -> Self {
+        let end = rpc.entries.last().map(|entry| entry.log_id()).or_else(|| rpc.prev_log_id.clone());
+        Self { vote: rpc.vote.clone(), end, at: lease.sending() }
+    }
+
+    /// openraft answers with success after the entries and the vote are durable there. A conflict is no evidence.
+    pub(crate) fn answered(&self, lease: &Lease, from: u64, response: &AppendEntriesResponse<TypeConfig>) {
+        let accepted = |end: Option<&LogId>| lease.accepted(from, &self.vote, self.at, end.map_or(0, |id| id.index));
+        match response {
+            AppendEntriesResponse::Success => accepted(self.end.as_ref()),
+            AppendEntriesResponse::PartialSuccess(end) => accepted(end.as_ref()),
+            AppendEntriesResponse::HigherVote(_) => lease.overtaken(&self.vote),
+            AppendEntriesResponse::Conflict => {}
+        }
+    }
+}
+
+/// Answers an append.
+pub(crate) async fn append<S>(
+    raft: &Raft<S>,
+    lease: &Lease,
+    rpc: AppendEntriesRequest<TypeConfig>,
+) -> Result<AppendEntriesResponse<TypeConfig>, PeerError>
+where
+    S: RaftStateMachine<TypeConfig>,
+{
+    // Before openraft sees it: a vote that it gives later must not look older than this.
+    lease.serving();
+    raft.append_entries(rpc).await.map_err(stopped)
+}
+
+/// Answers a request for a vote, and says how long ago this node last accepted an append.
+pub(crate) async fn vote<S>(
+    raft: &Raft<S>,
+    lease: &Lease,
+    rpc: VoteRequest<TypeConfig>,
+) -> Result<(VoteResponse<TypeConfig>, Nanos), PeerError>
+where
+    S: RaftStateMachine<TypeConfig>,
+{
+    let response = raft.vote(rpc).await.map_err(stopped)?;
+    Ok((response, lease.age()))
+}
+
+/// Takes the answer to a request for a vote in.
+pub(crate) fn voted(lease: &Lease, vote: &Vote, voter: u64, response: &VoteResponse<TypeConfig>, age: Nanos) {
+    if response.vote_granted {
+        lease.voted(vote, voter, age);
+    }
+}
+
+/// Writes an entry at the leader, and answers when everyone may know of it.
+pub(crate) async fn write<S>(
+    raft: &Raft<S>,
+    lease: &Lease,
+    bytes: Vec<u8>,
+    deadline: Instant,
+) -> Result<Outcome, PeerError>
+where
+    S: RaftStateMachine<TypeConfig>,
+{
+    match timeout_at(deadline, raft.client_write(Payload(bytes))).await {
+        // Committed and applied here. Others may hold leases: nobody is told before they all know.
+        Ok(Ok(response)) => {
+            if lease.until_visible(response.log_id.index, deadline).await {
+                Ok(response.data)
+            } else {
+                Err(PeerError::Unknown)
+            }
+        }
+        Ok(Err(RaftError::Fatal(fatal))) => Err(stopped(fatal)),
+        Ok(Err(RaftError::APIError(error))) => Err(match error {
+            ClientWriteError::ForwardToLeader(ForwardToLeader { leader_id, .. }) => {
+                PeerError::NotLeader { leader: leader_id }
+            }
+            ClientWriteError::LogEntryDiscarded(_) => PeerError::Unknown,
+            other => PeerError::Refused(other.to_string()),
+        }),
+        Err(_) => Err(PeerError::Unknown),
+    }
+}
+
+/// The read index as this node, being the leader, knows it.
+pub(crate) async fn read_at<S>(raft: &Raft<S>, lease: &Lease) -> Result<ReadAt, PeerError>
+where
+    S: RaftStateMachine<TypeConfig>,
+{
+    match raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+        Ok((read, _)) => Ok(ReadAt { index: read.index(), barrier: lease.barrier() }),
+        Err(RaftError::Fatal(fatal)) => Err(stopped(fatal)),
+        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+            Err(PeerError::NotLeader { leader: forward.leader_id })
+        }
+        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(PeerError::NoQuorum),
+    }
+}
+
+/// Removes another node. Whoever is not a member is not waited for: so it must hold no lease (design R7).
+pub(crate) async fn remove<S>(raft: &Raft<S>, lease: &Lease, id: u64) -> Result<(), PeerError>
+where
+    S: RaftStateMachine<TypeConfig>,
+{
+    let change = if raft.voter_ids().any(|voter| voter == id) {
+        ChangeMembers::RemoveVoters(BTreeSet::from([id]))
+    } else {
+        ChangeMembers::RemoveNodes(BTreeSet::from([id]))
+    };
+    lease.retire(id).await;
+    if let Err(error) = raft.change_membership(change, false).await {
+        lease.keep(id);
+        return Err(write_error(error));
+    }
+    Ok(())
+}
+
+pub(crate) fn stopped(error: impl std::fmt::Display) -> PeerError {
+    PeerError::Stopped(error.to_string())
+}
+
+pub(crate) fn write_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> PeerError {
+    match error {
+        RaftError::Fatal(fatal) => PeerError::Stopped(fatal.to_string()),
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+            PeerError::NotLeader { leader: forward.leader_id }
+        }
+        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => PeerError::Unknown,
+        RaftError::APIError(other) => PeerError::Refused(other.to_string()),
+    }
+}
