@@ -23,6 +23,11 @@ use tokio::sync::{watch, Notify};
 use tokio::task::JoinSet;
 use tokio::time::{timeout_at, Instant};
 
+#[cfg(all(test, feature = "sim"))]
+mod probe;
+#[cfg(all(test, feature = "sim"))]
+pub(crate) use probe::Probe;
+
 /// openraft's word on itself, and its changes.
 pub(crate) type Metrics = WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>;
 
@@ -81,6 +86,8 @@ struct Inner {
     core: Mutex<Core>,
     /// Wakes the loop: a lease was given, leadership has changed.
     changed: Notify,
+    #[cfg(all(test, feature = "sim"))]
+    broken: OnceLock<claviger_lease::Broken>,
 }
 
 struct Core {
@@ -162,6 +169,8 @@ impl Lease {
             visible: watch::Sender::new(0),
             core: Mutex::new(core),
             changed: Notify::new(),
+            #[cfg(all(test, feature = "sim"))]
+            broken: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -282,6 +291,8 @@ impl Lease {
                     leader.voted(*voter, *age);
                 }
                 leader.voted(self.inner.ground.id, now.saturating_sub(core.served));
+                #[cfg(all(test, feature = "sim"))]
+                leader.break_rule(self.broken());
                 core.leader = Some(leader);
                 self.inner.changed.notify_one();
             }
@@ -509,6 +520,10 @@ impl Lease {
     /// Whether nothing is under way in these parts that an answer made from what was applied at `at` would miss or show too
     /// early.
     pub(crate) fn is_clean(&self, parts: &[ConflictKey], at: u64) -> bool {
+        #[cfg(all(test, feature = "sim"))]
+        if let Some(clean) = self.is_clean_broken(parts, at) {
+            return clean;
+        }
         self.inner.ground.fence.is_clean(Some(parts), at.min(*self.inner.visible.borrow()))
     }
 

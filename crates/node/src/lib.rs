@@ -16,6 +16,8 @@ mod lease;
 mod network;
 mod node;
 pub mod peer;
+#[cfg(all(test, feature = "sim"))]
+mod sim;
 mod status;
 mod timers;
 
