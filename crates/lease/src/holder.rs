@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 /// How long the rates of two clocks are watched before they are judged, in nanoseconds.
 const BASELINE: Nanos = 2_000_000_000;
 
-/// Promises for stale reads that may wait for their index to be applied; the oldest is dropped.
-const STALE_MAX: usize = 64;
+/// What was heard of the past and may wait for its index to be applied; the oldest is dropped.
+const HEARD_MAX: usize = 64;
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,8 @@ pub struct Holder {
     alarmed_until: Nanos,
     alarms: u64,
     rates: Option<Rates>,
-    stale: VecDeque<(u64, Nanos, Nanos)>,
+    /// Indexes, and when everything acknowledged before was up to there, on this node's clock.
+    heard: VecDeque<(u64, Nanos)>,
 }
 
 /// Two clocks, compared by what one shows when it hears of the other.
@@ -59,7 +60,7 @@ impl Holder {
             alarmed_until: 0,
             alarms: 0,
             rates: None,
-            stale: VecDeque::new(),
+            heard: VecDeque::new(),
         }
     }
 
@@ -84,7 +85,6 @@ impl Holder {
         if message.ballot > self.seen {
             self.seen = message.ballot;
             self.lease = None;
-            self.stale.clear();
         }
         self.visible = self.visible.max(message.visible);
         if self.compare(message, now) {
@@ -101,18 +101,13 @@ impl Holder {
             // A node that has lost the end of its log is not fenced, whatever it once had acknowledged.
             let fenced = last >= message.visible;
             if end > now && now >= self.alarmed_until && !self.resigned && !message.give_back {
-                match message.bound {
-                    Some(bound) => {
-                        self.stale.push_back((message.visible, end, bound));
-                        if self.stale.len() > STALE_MAX {
-                            self.stale.pop_front();
-                        }
-                    }
-                    None if fenced => {
-                        let before = self.lease.filter(|(ballot, _)| *ballot == message.ballot).map_or(0, |(_, e)| e);
-                        self.lease = Some((message.ballot, end.max(before)));
-                    }
-                    None => {}
+                if message.complete {
+                    // The leader's proof is at least so new: the grant ends a lease time after it.
+                    self.heard(message.visible, end.saturating_sub(message.params.lease));
+                }
+                if fenced && !message.loose {
+                    let before = self.lease.filter(|(ballot, _)| *ballot == message.ballot).map_or(0, |(_, e)| e);
+                    self.lease = Some((message.ballot, end.max(before)));
                 }
             }
         }
@@ -153,7 +148,6 @@ impl Holder {
 
     fn drop_lease(&mut self, next_life: u64) {
         self.lease = None;
-        self.stale.clear();
         self.life = next_life;
     }
 
@@ -162,7 +156,6 @@ impl Holder {
         if ballot > self.seen {
             self.seen = ballot;
             self.lease = None;
-            self.stale.clear();
         }
     }
 
@@ -180,10 +173,18 @@ impl Holder {
         self.lease.map_or(0, |(_, end)| end)
     }
 
-    /// Until when a read may be stale, once `applied` is applied, and the bound that was promised.
-    pub fn stale_end(&mut self, applied: u64) -> Option<(Nanos, Nanos)> {
-        let end = self.stale.iter().rev().find(|(visible, ..)| *visible <= applied).copied();
-        end.map(|(_, end, bound)| (end, bound))
+    /// Whatever was acknowledged before `since`, on this node's clock, is up to `index`.
+    pub fn heard(&mut self, index: u64, since: Nanos) {
+        self.heard.push_back((index, since));
+        if self.heard.len() > HEARD_MAX {
+            self.heard.pop_front();
+        }
+    }
+
+    /// How far a state is behind at most, in which everything up to `applied` is applied; `None` when nothing is known.
+    pub fn behind(&self, applied: u64, now: Nanos) -> Option<Nanos> {
+        let known = self.heard.iter().filter(|(index, _)| *index <= applied).map(|(_, since)| *since).max();
+        known.map(|since| now.saturating_sub(since))
     }
 
     /// Everything up to here is visible, as far as this node has heard.

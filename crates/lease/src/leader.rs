@@ -204,14 +204,19 @@ impl Leader {
         leases.chain([self.frozen_until(longest)]).filter(|end| *end > now).min()
     }
 
-    /// The message for a node. `leases` says whether leases are given at all, `bound` how far behind a read may be where
-    /// it may (then nobody waits for it).
+    /// Whether [`Leader::visible`] covers all that earlier leaders acknowledged.
+    pub fn is_complete(&self) -> bool {
+        self.floor.is_some_and(|floor| self.visible >= floor)
+    }
+
+    /// The message for a node. `leases` says whether leases are given, `loose` whether promises are, for reads that may be
+    /// stale (then nobody waits for whoever has one).
     pub fn message(
         &mut self,
         to: u64,
         params: &Params,
         leases: bool,
-        bound: Option<Nanos>,
+        loose: bool,
         applied: u64,
         now: Nanos,
     ) -> LeaseMessage {
@@ -224,9 +229,9 @@ impl Leader {
         let peer = self.peers.entry(to).or_default();
         let mut grant = None;
         if let (Some(evidence), Some((life, stamp, seen))) = (evidence, peer.stamp) {
-            let end = evidence + bound.unwrap_or(params.lease);
-            if (may_hold || bound.is_some()) && end > now && end > seen && now < seen + fresh {
-                if bound.is_none() {
+            let end = evidence + params.lease;
+            if (may_hold || loose) && end > now && end > seen && now < seen + fresh {
+                if !loose {
                     // Before the message leaves: from now on the node may believe it.
                     peer.hold_end = peer.hold_end.max(end);
                 }
@@ -238,12 +243,13 @@ impl Leader {
             ballot: self.ballot,
             seq: self.seq,
             visible: self.visible,
+            complete: self.floor.is_some_and(|floor| self.visible >= floor),
             sent: now,
             params: *params,
             grant,
             give_back: peer.retiring,
             wrong: false,
-            bound,
+            loose,
         }
     }
 

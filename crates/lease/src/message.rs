@@ -61,6 +61,8 @@ pub struct LeaseMessage {
     pub seq: u64,
     /// Everything up to this index is visible.
     pub visible: u64,
+    /// Nothing that was ever acknowledged lies above `visible` but for what this leader acknowledged since.
+    pub complete: bool,
     /// The leader's clock: opaque, for comparing rates only.
     pub sent: Nanos,
     /// The numbers that the leader reckons with.
@@ -71,8 +73,8 @@ pub struct LeaseMessage {
     pub give_back: bool,
     /// The node's state is not the others': it must not serve.
     pub wrong: bool,
-    /// How far behind the leader an answer may be, for reads that may be stale; `None` where they may not.
-    pub bound: Option<Nanos>,
+    /// Whether the grant is for reads that may be stale: nobody waits for its holder.
+    pub loose: bool,
 }
 
 /// The answer.

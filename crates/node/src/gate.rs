@@ -9,7 +9,7 @@
 //!   read waits until that index is applied here. Questions that arrive while a round is under way share the next one: a
 //!   round answers only those that were asked before it began. Where other nodes may hold leases, what the read used must
 //!   also be visible before it is shown. This is mode `read_index`, and what `lease` falls back to.
-//! - **stale**: mode `bounded`, and the answer says how old it may be.
+//! - **stale**: mode `bounded`, or an emergency that operators have declared at this node; the answer says how old it may be.
 //!
 //! The design has a node without a lease pass the whole request to the leader. We ask the leader for an index instead:
 //! one trip as well, but the leader does not do others' cryptography, and no key operation leaves the node that took it.
@@ -148,13 +148,16 @@ impl ReadGate {
                 return Ok(());
             }
         }
+        if self.lease.is_emergency() && self.lease.behind(ReadMode::Lease).is_some() {
+            return Ok(());
+        }
         self.round(deadline).await.map(|_| ())
     }
 
     /// Returns when everything that a view may have shown is visible: nothing that a view has shown can still be missed by a
     /// later read elsewhere. At once where no node holds a lease.
     pub async fn settle(&self) -> Result<(), NodeError> {
-        if self.lease.mode(None) != ReadMode::Lease {
+        if self.lease.mode(None) != ReadMode::Lease || self.lease.is_emergency() {
             return Ok(());
         }
         let newest = self.lease.fence().newest_up_to(None, self.lease.applying());
@@ -228,13 +231,12 @@ impl Reading<'_> {
                     return Ok(way);
                 }
             }
-            ReadMode::Bounded { .. } => {
-                if let Some(behind) = gate.lease.stale() {
-                    self.at = *gate.applied.borrow();
-                    return Ok(Way::Stale { behind_ms: behind.div_ceil(1_000_000) });
-                }
-            }
-            ReadMode::ReadIndex => {}
+            ReadMode::Bounded { .. } | ReadMode::ReadIndex => {}
+        }
+        // In mode `bounded`, or in an emergency.
+        self.at = *gate.applied.borrow();
+        if let Some(behind) = gate.lease.behind(self.mode) {
+            return Ok(Way::Stale { behind_ms: behind.div_ceil(1_000_000) });
         }
         let barrier = gate.round(deadline).await?;
         self.at = *gate.applied.borrow();

@@ -84,10 +84,20 @@ struct Inner {
     end: AtomicU64,
     visible: watch::Sender<u64>,
     core: Mutex<Core>,
+    emergency: Mutex<Option<Emergency>>,
     /// Wakes the loop: a lease was given, leadership has changed.
     changed: Notify,
     #[cfg(all(test, feature = "sim"))]
     broken: OnceLock<claviger_lease::Broken>,
+}
+
+/// Stale reads that operators have allowed at this node for a while.
+#[derive(Debug, Clone, Copy)]
+struct Emergency {
+    /// How far behind an answer may be.
+    bound: Nanos,
+    /// When it is over, on this node's clock.
+    end: Nanos,
 }
 
 struct Core {
@@ -110,7 +120,12 @@ type MembersKey = (Option<claviger_log::LogId>, Option<claviger_log::LogId>);
 
 impl Core {
     /// This node does not lead, as far as it knows.
-    fn rest(&mut self) {
+    fn rest(&mut self, now: Nanos) {
+        if let Some(leader) = self.leader.as_ref().filter(|leader| leader.is_complete()) {
+            if let Some(evidence) = leader.evidence(now) {
+                self.holder.heard(leader.visible(), evidence);
+            }
+        }
         self.resting = self.leader.take().or(self.resting.take());
     }
 }
@@ -168,6 +183,7 @@ impl Lease {
             end: AtomicU64::new(0),
             visible: watch::Sender::new(0),
             core: Mutex::new(core),
+            emergency: Mutex::new(None),
             changed: Notify::new(),
             #[cfg(all(test, feature = "sim"))]
             broken: OnceLock::new(),
@@ -227,7 +243,7 @@ impl Lease {
     pub(crate) fn overtaken(&self, vote: &Vote) {
         let mut core = self.core();
         if core.leader.as_ref().is_some_and(|leader| leader.ballot() == ballot_of(vote)) {
-            core.rest();
+            core.rest(self.now());
             self.set_end(&core, self.now());
         }
     }
@@ -264,7 +280,7 @@ impl Lease {
         let leads = metrics.state == ServerState::Leader && metrics.vote.committed;
         let ballot = ballot_of(&metrics.vote);
         if !leads || ballot.node != self.inner.ground.id || ballot < core.holder.seen() {
-            core.rest();
+            core.rest(self.now());
             return;
         }
         if core.resting.as_ref().is_some_and(|leader| leader.ballot() == ballot) {
@@ -363,13 +379,9 @@ impl Lease {
         let applied = self.applied();
         let wrong = core.wrong.contains(&to);
         let leader = core.leader.as_mut()?;
-        let bound = match reads.mode {
-            ReadMode::Bounded { bound_ms } => Some(u64::from(bound_ms) * 1_000_000),
-            ReadMode::ReadIndex | ReadMode::Lease => None,
-        };
         let leases = reads.mode == ReadMode::Lease && !wrong;
-        let bound = bound.filter(|_| !wrong);
-        Some(LeaseMessage { wrong, ..leader.message(to, &timing, leases, bound, applied, now) })
+        let loose = matches!(reads.mode, ReadMode::Bounded { .. }) && !wrong;
+        Some(LeaseMessage { wrong, ..leader.message(to, &timing, leases, loose, applied, now) })
     }
 
     fn answered(&self, from: u64, ack: Option<&LeaseAck>) {
@@ -486,7 +498,7 @@ impl Lease {
             (self.inner.ground.condemn)("its state is not that of the majority");
         }
         if core.leader.as_ref().is_some_and(|leader| leader.ballot() < message.ballot) {
-            core.rest();
+            core.rest(self.now());
         }
         self.set_end(&core, now);
         self.set_visible(&core);
@@ -541,13 +553,38 @@ impl Lease {
         &self.inner.ground.fence
     }
 
-    /// Until when reads may be stale and how far behind they are at most, where the mode lets them, in nanoseconds.
-    pub(crate) fn stale(&self) -> Option<Nanos> {
-        let mut core = self.core();
+    /// How far this node's state is behind at most, when it may answer so: within the bound of its mode, or of an emergency.
+    pub(crate) fn behind(&self, mode: ReadMode) -> Option<Nanos> {
+        let bound = match (mode, self.emergency()) {
+            (ReadMode::Bounded { bound_ms }, _) => u64::from(bound_ms) * 1_000_000,
+            (_, Some(emergency)) => emergency.bound,
+            _ => return None,
+        };
+        let core = self.core();
+        let applied = self.applied();
         let now = self.now();
-        let (end, bound) = core.holder.stale_end(self.applied())?;
-        // The promise was made for `bound` from an instant that is now so long ago.
-        (now < end).then(|| bound.saturating_sub(end - now))
+        let own = core.leader.as_ref().filter(|leader| leader.is_complete()).and_then(|leader| leader.evidence(now));
+        let own = own.map(|evidence| now.saturating_sub(evidence));
+        let heard = core.holder.behind(applied, now);
+        own.into_iter().chain(heard).min().filter(|behind| *behind <= bound)
+    }
+
+    /// Lets this node answer although nobody leads, late by `bound` at most, for `duration` from now on; or no more.
+    pub(crate) fn set_emergency(&self, emergency: Option<(Nanos, Nanos)>) {
+        let emergency = emergency.map(|(bound, duration)| Emergency { bound, end: self.now() + duration });
+        *self.inner.emergency.lock().unwrap_or_else(PoisonError::into_inner) = emergency;
+    }
+
+    /// The emergency that is on, if one is.
+    fn emergency(&self) -> Option<Emergency> {
+        let mut emergency = self.inner.emergency.lock().unwrap_or_else(PoisonError::into_inner);
+        *emergency = emergency.filter(|emergency| self.now() < emergency.end);
+        *emergency
+    }
+
+    /// Whether an emergency is on.
+    pub(crate) fn is_emergency(&self) -> bool {
+        self.emergency().is_some()
     }
 
     /// For operators and metrics.
