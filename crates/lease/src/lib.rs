@@ -13,11 +13,14 @@
 //! valid. So a read that finds its lease valid, and then no entry in the fence that is newer than what it used, has seen
 //! everything that anyone was told.
 
+mod cell;
 mod fence;
 mod holder;
 mod leader;
 mod message;
+mod sync;
 
+pub use cell::{validate, LeaseCell};
 pub use fence::Fence;
 pub use holder::{Holder, Taken};
 pub use leader::{Leader, Members};
