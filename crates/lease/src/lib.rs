@@ -52,4 +52,10 @@ pub enum Broken {
     Floor,
     /// R1: the duration counts from the message's arrival, not from the stamp that it echoes.
     Stamp,
+    /// R5a: votes that were given after the office began shorten the freeze too.
+    LateVotes,
+    /// R5b: one answer of every node ends the freeze.
+    OneRound,
+    /// R8: a lease counts as given back although the answer that says so is older than the lease.
+    LateAnswers,
 }
