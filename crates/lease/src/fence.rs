@@ -1,9 +1,10 @@
 //! Which parts of the state the newest log entries touch.
 
+use crate::sync::{AtomicU64, Mutex, MutexGuard};
 use claviger_state_machine::ConflictKey;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::PoisonError;
 
 /// Entries that are remembered although everyone has them: a read that takes long need not start again because of a burst
 /// of writes to other objects meanwhile.
@@ -17,8 +18,11 @@ const KEPT_MAX: usize = 16_384;
 ///
 /// A question that needs no lock: is the newest entry that touches anything old enough? Only while something is under way
 /// are the parts looked up.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Fence {
+    /// Entries that are remembered although everyone has them, and at most.
+    kept: usize,
+    kept_max: usize,
     /// Newest index that touches anything.
     newest: AtomicU64,
     /// What is known of indexes up to here is "something may have been touched".
@@ -38,13 +42,29 @@ struct Known {
     parts: HashMap<ConflictKey, VecDeque<u64>>,
 }
 
+impl Default for Fence {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
 impl Fence {
     /// A fence for a log whose entries up to `index` are not known one by one; `last` is its end.
     pub fn new(index: u64) -> Self {
-        let fence = Self::default();
-        fence.forgotten.store(index, SeqCst);
-        fence.last.store(index, SeqCst);
-        fence
+        Self::with_room(index, KEPT, KEPT_MAX)
+    }
+
+    /// The same with other limits: how many entries are remembered although everyone has them, and how many at most.
+    pub fn with_room(index: u64, kept: usize, kept_max: usize) -> Self {
+        Self {
+            kept,
+            kept_max,
+            newest: AtomicU64::new(0),
+            forgotten: AtomicU64::new(index),
+            last: AtomicU64::new(index),
+            done: AtomicU64::new(0),
+            known: Mutex::new(Known::default()),
+        }
     }
 
     /// What is up to here is applied and visible: it may be forgotten.
@@ -67,9 +87,9 @@ impl Fence {
             self.newest.store(index, SeqCst);
         }
         self.last.store(index, SeqCst);
-        while known.entries.len() > KEPT {
+        while known.entries.len() > self.kept {
             let old = known.entries.front().map_or(0, |(old, _)| *old);
-            if old > self.done.load(SeqCst) && known.entries.len() <= KEPT_MAX {
+            if old > self.done.load(SeqCst) && known.entries.len() <= self.kept_max {
                 break;
             }
             self.forgotten.fetch_max(old, SeqCst);

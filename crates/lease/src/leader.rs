@@ -41,8 +41,10 @@ struct Peer {
     stamp: Option<(u64, Nanos, Nanos)>,
     /// A life that it has ended: no stamp of it counts any more.
     ended: Option<u64>,
-    /// It has dropped all leases of earlier leaders.
-    dropped_older: bool,
+    /// Number of the newest message that it answered: then it had dropped all leases of earlier leaders.
+    answered: u64,
+    /// Number of the newest message with a lease, and the life that it was for.
+    granted: Option<(u64, u64)>,
     /// An index that it lacked, and since when.
     behind: Option<(u64, Nanos)>,
     /// Left out since it fell behind; when it caught up.
@@ -67,6 +69,10 @@ pub struct Leader {
     /// How long before its vote each voter had last accepted an append.
     ages: BTreeMap<u64, Nanos>,
     seq: u64,
+    /// How many messages had been sent when every node had answered one.
+    all_answered: Option<u64>,
+    /// Something was done in this office: votes that come now were perhaps given after it began.
+    used: bool,
     evictions: u64,
 }
 
@@ -83,6 +89,8 @@ impl Leader {
             peers: BTreeMap::new(),
             ages: BTreeMap::new(),
             seq: 0,
+            all_answered: None,
+            used: false,
             evictions: 0,
         }
     }
@@ -113,14 +121,20 @@ impl Leader {
         self.members = members;
     }
 
-    /// A voter had accepted its last append `age` before it voted for this ballot. For this node itself: the time since it
-    /// last accepted one, or since it started.
+    /// A voter had accepted its last append `age` before it voted for this ballot, or had itself led until then, or started:
+    /// whatever was last. For this node, that long before the office began.
+    ///
+    /// To be told right after [`Leader::new`]; later it is not heard. A vote that was given after the office began says how
+    /// old everything was *then*: that is not how old it was when the freeze began.
     pub fn voted(&mut self, voter: u64, age: Nanos) {
-        self.ages.insert(voter, age);
+        if !self.used || self.broken == Broken::LateVotes {
+            self.ages.insert(voter, age);
+        }
     }
 
     /// A node accepted an append of this ballot that was sent at `sent`: its log is ours up to `matched`.
     pub fn accepted(&mut self, from: u64, sent: Nanos, matched: u64) {
+        self.used = true;
         let peer = self.peers.entry(from).or_default();
         peer.acked = peer.acked.max(Some(sent));
         peer.matched = peer.matched.max(matched);
@@ -157,19 +171,36 @@ impl Leader {
     /// `None` if there were none.
     pub fn frozen_until(&self, params: Option<&Params>) -> Nanos {
         let Some(params) = params else { return self.since };
-        let dropped = |id: &u64| *id == self.ballot.node || self.peers.get(id).is_some_and(|peer| peer.dropped_older);
-        // Empty: who the members are is not known at this moment.
-        let known = self.floor.is_some() && !self.members.nodes.is_empty();
-        if self.broken == Broken::Freeze || (known && self.members.nodes.iter().all(dropped)) {
+        if self.broken == Broken::Freeze || self.all_dropped() {
             return self.since;
         }
         let age = self.quorum_of(|id| self.ages.get(id).copied()).unwrap_or(0);
         self.since + params.freeze().saturating_sub(params.shorter(age))
     }
 
+    /// Whether no lease of an earlier leader is left (R5b): every node has answered a message that was sent after every node
+    /// had answered one.
+    ///
+    /// One answer each is not enough. A node drops what it holds, starts again and, knowing nothing, takes a lease of an
+    /// earlier leader that has not answered yet. After the first answers nobody gives such leases any more; the second ones
+    /// say that nobody holds one.
+    fn all_dropped(&self) -> bool {
+        let first = if self.broken == Broken::OneRound { Some(0) } else { self.all_answered };
+        // No members: who they are is not known at this moment.
+        let known = self.floor.is_some() && !self.members.nodes.is_empty();
+        known && first.is_some_and(|first| self.have_answered(first))
+    }
+
+    /// Whether every node has answered a message after this one.
+    fn have_answered(&self, seq: u64) -> bool {
+        let answered = |id: &u64| self.peers.get(id).is_some_and(|peer| peer.answered > seq);
+        self.members.nodes.iter().all(|id| *id == self.ballot.node || answered(id))
+    }
+
     /// Looks whether more is visible (R3): to be called when something was applied or accepted and when time has passed.
     /// `term` is that of the last applied entry, `longest` as in [`Leader::frozen_until`].
     pub fn advance(&mut self, params: &Params, longest: Option<&Params>, applied: u64, term: u64, now: Nanos) -> bool {
+        self.used = true;
         if term != self.ballot.term {
             return false;
         }
@@ -220,6 +251,7 @@ impl Leader {
         applied: u64,
         now: Nanos,
     ) -> LeaseMessage {
+        self.used = true;
         self.seq += 1;
         let evidence = self.evidence(now);
         let keeps_up = self.keeps_up(to, applied, now);
@@ -234,6 +266,7 @@ impl Leader {
                 if !loose {
                     // Before the message leaves: from now on the node may believe it.
                     peer.hold_end = peer.hold_end.max(end);
+                    peer.granted = Some((self.seq, life));
                 }
                 let from = if broken == Broken::Stamp { now } else { seen };
                 grant = Some(Grant { life, stamp, duration: params.shorter(end - from) });
@@ -299,21 +332,38 @@ impl Leader {
         }
     }
 
-    /// A node answered. Answers for another ballot say nothing.
+    /// A node answered. Answers for another ballot say nothing, nor do answers that newer ones have overtaken.
     pub fn answered(&mut self, from: u64, ack: &LeaseAck, now: Nanos) {
         if ack.ballot != self.ballot {
             return;
         }
+        let late = self.broken == Broken::LateAnswers;
         let peer = self.peers.entry(from).or_default();
-        peer.dropped_older = true;
+        if ack.seq == 0 {
+            // A node resigns, without having been asked. A lease of a later life is not meant: then this was long on its way.
+            if ack.gave_back && (late || peer.granted.is_none_or(|(_, life)| life == ack.life)) {
+                (peer.stamp, peer.ended, peer.hold_end) = (None, Some(ack.life), 0);
+            }
+            return;
+        }
+        if ack.seq <= peer.answered && !late {
+            return;
+        }
+        peer.answered = peer.answered.max(ack.seq);
         if ack.gave_back {
-            peer.ended = peer.stamp.take().map(|(life, ..)| life).or(peer.ended);
-            peer.hold_end = 0;
+            // Nor is a lease meant that was given after the question.
+            if late || peer.granted.is_none_or(|(granted, _)| granted <= ack.seq) {
+                peer.ended = peer.stamp.take().map(|(life, ..)| life).or(peer.ended);
+                peer.hold_end = 0;
+            }
         } else if peer.ended != Some(ack.life) {
             let newer = peer.stamp.is_none_or(|(life, stamp, _)| life != ack.life || ack.stamp > stamp);
             if newer {
                 peer.stamp = Some((ack.life, ack.stamp, now));
             }
+        }
+        if self.all_answered.is_none() && !self.members.nodes.is_empty() && self.have_answered(0) {
+            self.all_answered = Some(self.seq);
         }
     }
 
@@ -331,7 +381,8 @@ impl Leader {
 
     /// Whether a node holds no lease of this leader, nor one of an earlier one.
     pub fn is_free(&self, id: u64, params: &Params, longest: Option<&Params>, now: Nanos) -> bool {
-        let older = now < self.frozen_until(longest) && self.peers.get(&id).is_none_or(|peer| !peer.dropped_older);
+        // Before an entry of its own is applied, it may not even know how long leases were.
+        let older = self.floor.is_none() || now < self.frozen_until(longest);
         !older && self.peers.get(&id).is_none_or(|peer| !holds(peer, params, now))
     }
 

@@ -13,11 +13,14 @@
 //! valid. So a read that finds its lease valid, and then no entry in the fence that is newer than what it used, has seen
 //! everything that anyone was told.
 
+mod cell;
 mod fence;
 mod holder;
 mod leader;
 mod message;
+mod sync;
 
+pub use cell::{validate, LeaseCell};
 pub use fence::Fence;
 pub use holder::{Holder, Taken};
 pub use leader::{Leader, Members};
@@ -49,4 +52,10 @@ pub enum Broken {
     Floor,
     /// R1: the duration counts from the message's arrival, not from the stamp that it echoes.
     Stamp,
+    /// R5a: votes that were given after the office began shorten the freeze too.
+    LateVotes,
+    /// R5b: one answer of every node ends the freeze.
+    OneRound,
+    /// R8: a lease counts as given back although the answer that says so is older than the lease.
+    LateAnswers,
 }
