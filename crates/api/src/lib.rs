@@ -12,6 +12,7 @@ mod call;
 mod certificate;
 mod clock;
 pub mod domain;
+pub mod emergency;
 pub mod error;
 mod graph;
 mod http;

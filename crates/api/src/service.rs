@@ -3,6 +3,7 @@
 use crate::attestation::Authority;
 use crate::clock::Clock;
 use crate::domain::Cloud;
+use crate::emergency::Approver;
 use crate::error::ServiceError;
 use crate::identity::Credentials;
 use crate::keycache::KeyCache;
@@ -42,6 +43,8 @@ pub struct ServiceConfig {
     pub policies_where_rbac_is_asked: bool,
     /// How a new world makes reads.
     pub reads: SetReads,
+    /// Whose signature allows an emergency; empty: there are none.
+    pub approvers: Vec<Approver>,
 }
 
 /// The service of one node.

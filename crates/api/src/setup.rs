@@ -18,6 +18,7 @@ use claviger_types::reads::{ReadMode, ReadTiming};
 use claviger_types::role::{self, Scope};
 use claviger_types::vault::VaultSettings;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Days between delete and purge unless a vault says otherwise.
 pub const RETENTION_DAYS: u16 = 90;
@@ -87,6 +88,22 @@ pub enum AdminCommand {
         /// Only this vault.
         vault: Option<String>,
     },
+    /// What an approver has to sign before this node may answer without a majority.
+    EmergencyStatement {
+        /// How far behind an answer may be, in milliseconds.
+        bound_ms: u64,
+        /// For how long.
+        minutes: u64,
+    },
+    /// Lets this node answer without a majority.
+    BeginEmergency {
+        /// As it was signed.
+        statement: String,
+        /// RS256, in base64.
+        signature: String,
+    },
+    /// Ends that.
+    EndEmergency,
     /// Adds an application with a secret to the first tenant.
     CreateApplication {
         /// For people.
@@ -299,7 +316,7 @@ impl Service {
     }
 
     /// Carries out an operator's request that came in over the peer port; request and answer are JSON.
-    pub async fn admin(&self, request: &[u8]) -> Result<Vec<u8>, String> {
+    pub async fn admin(self: &Arc<Self>, request: &[u8]) -> Result<Vec<u8>, String> {
         let command: AdminCommand = serde_json::from_slice(request).map_err(|e| format!("malformed request: {e}"))?;
         let say = |error: ServiceError| error.to_wire().1.error.message;
         let answer = match command {
@@ -362,6 +379,16 @@ impl Service {
                     Outcome::Refused(refusal) => return Err(format!("refused: {refusal:?}")),
                     _ => serde_json::to_vec(&serde_json::json!({ "mode": mode })),
                 }
+            }
+            AdminCommand::EmergencyStatement { bound_ms, minutes } => serde_json::to_vec(&serde_json::json!({
+                "statement": self.emergency_statement(bound_ms, minutes)?
+            })),
+            AdminCommand::BeginEmergency { statement, signature } => {
+                serde_json::to_vec(&serde_json::json!({ "until": self.begin_emergency(&statement, &signature)? }))
+            }
+            AdminCommand::EndEmergency => {
+                self.node.set_emergency(None);
+                serde_json::to_vec(&serde_json::json!({}))
             }
             AdminCommand::CreateApplication { display_name } => {
                 self.node.gate().check().await.map_err(|e| e.to_string())?;

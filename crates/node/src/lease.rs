@@ -6,7 +6,7 @@
 
 use crate::divergence::{Comparison, Verdict};
 pub(crate) use claviger_lease::Nanos;
-use claviger_lease::{Ballot, Fence, Holder, Leader, LeaseAck, LeaseMessage, Members, Params, Taken};
+use claviger_lease::{Ballot, Fence, Holder, Leader, LeaseAck, LeaseCell, LeaseMessage, Members, Params, Taken};
 use claviger_log::{Member, TypeConfig, Vote};
 use claviger_state_machine::records::Reads;
 use claviger_state_machine::ConflictKey;
@@ -16,7 +16,6 @@ use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{RaftMetrics, ServerState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{watch, Notify};
@@ -81,7 +80,7 @@ struct Inner {
     ground: Ground,
     metrics: OnceLock<Metrics>,
     /// When this node's lease ends, 0 without one.
-    end: AtomicU64,
+    end: LeaseCell,
     visible: watch::Sender<u64>,
     core: Mutex<Core>,
     emergency: Mutex<Option<Emergency>>,
@@ -106,7 +105,8 @@ struct Core {
     /// The last office, when this node does not lead as far as it knows. Should it lead on under the same ballot, then
     /// with what it knows of its leases: an office that began anew would not wait for those who hold them.
     resting: Option<Leader>,
-    /// When this process last accepted an append; at first, when it started.
+    /// When this process last accepted an append, or counted itself into a proof of its own office; at first, when it
+    /// started. No proof of a quorum that this node was part of is newer.
     served: Nanos,
     ages: BTreeMap<Ballot, BTreeMap<u64, Nanos>>,
     members: (MembersKey, Arc<Members>),
@@ -180,7 +180,7 @@ impl Lease {
         let inner = Inner {
             ground,
             metrics: OnceLock::new(),
-            end: AtomicU64::new(0),
+            end: LeaseCell::new(),
             visible: watch::Sender::new(0),
             core: Mutex::new(core),
             emergency: Mutex::new(None),
@@ -319,6 +319,7 @@ impl Lease {
     fn refresh(&self, core: &mut Core, now: Nanos) {
         let reads = self.reads();
         if let Some(leader) = &mut core.leader {
+            core.served = now;
             let applied = self.applied();
             let term = (self.inner.ground.applied_term)();
             let longest = reads.as_ref().and_then(|reads| reads.longest.as_ref().map(params));
@@ -336,7 +337,7 @@ impl Lease {
             let reads = self.reads().filter(|reads| reads.mode == ReadMode::Lease)?;
             leader.own_lease(&params(&reads.timing), now)
         });
-        self.inner.end.store(own.unwrap_or_else(|| core.holder.lease_end()), SeqCst);
+        self.inner.end.set(own.unwrap_or_else(|| core.holder.lease_end()));
     }
 
     fn set_visible(&self, core: &Core) {
@@ -372,13 +373,15 @@ impl Lease {
     /// The message for a node, when this one leads: also where no leases are given, for the nodes' states are compared.
     fn message(&self, to: u64) -> Option<LeaseMessage> {
         let mut core = self.core();
+        let core = &mut *core;
         let now = self.now();
-        self.observe(&mut core);
+        self.observe(core);
         let reads = self.reads()?;
         let timing = params(&reads.timing);
         let applied = self.applied();
         let wrong = core.wrong.contains(&to);
         let leader = core.leader.as_mut()?;
+        core.served = now;
         let leases = reads.mode == ReadMode::Lease && !wrong;
         let loose = matches!(reads.mode, ReadMode::Bounded { .. }) && !wrong;
         Some(LeaseMessage { wrong, ..leader.message(to, &timing, leases, loose, applied, now) })
@@ -515,11 +518,8 @@ impl Lease {
     }
 
     /// Whether this node may answer by itself at some instant during this call.
-    ///
-    /// The clock is read before the lease: a lease that was given back between the two would still look good otherwise.
     pub(crate) fn is_valid(&self) -> bool {
-        let now = self.now();
-        now < self.inner.end.load(SeqCst)
+        self.inner.end.is_valid(|| self.now())
     }
 
     /// Whether an answer made from what was applied at `at` is right: the last thing to do before it is sent (R4).
@@ -592,7 +592,7 @@ impl Lease {
         let core = self.core();
         let now = self.now();
         let ms = |nanos: Nanos| nanos / 1_000_000;
-        let end = self.inner.end.load(SeqCst);
+        let end = self.inner.end.end();
         let applied = self.applied();
         let visible = core.holder.visible();
         let mut view = LeaseView {

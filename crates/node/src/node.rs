@@ -83,6 +83,15 @@ pub struct NodeConfig {
     pub keep_entries: u64,
 }
 
+/// Reads without a leader, as operators allow them at one node (design B7).
+#[derive(Debug, Clone, Copy)]
+pub struct Emergency {
+    /// How far behind an answer may be.
+    pub bound: Duration,
+    /// After which time it is over by itself.
+    pub lasts: Duration,
+}
+
 /// The stores of one replica.
 pub struct Storage {
     log: RaftLog,
@@ -263,6 +272,22 @@ impl Node {
     /// The leases of this node, for metrics.
     pub fn lease(&self) -> &Lease {
         &self.inner.lease
+    }
+
+    /// Lets this node answer reads although nobody leads, from a state that is at most so far behind, for some time; `None`
+    /// ends it. Writes still need a majority.
+    pub fn set_emergency(&self, emergency: Option<Emergency>) {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 4);
+        match emergency {
+            Some(Emergency { bound, lasts }) => {
+                tracing::error!(?bound, ?lasts, "EMERGENCY: this node answers from its own state, which may be old");
+                self.inner.lease.set_emergency(Some((nanos(bound), nanos(lasts))));
+            }
+            None => {
+                tracing::error!("EMERGENCY is over");
+                self.inner.lease.set_emergency(None);
+            }
+        }
     }
 
     /// The door for reads: see [`ReadGate`].
@@ -625,6 +650,7 @@ impl Node {
             chain,
             wall_ms: self.wall_ms().unwrap_or(0),
             read_mode: self.inner.gate.mode(None).to_string(),
+            emergency: self.inner.lease.is_emergency(),
             lease: LeaseStatus::from(self.inner.lease.view()),
             members: membership
                 .nodes()

@@ -66,6 +66,8 @@ pub struct Status {
     pub wall_ms: u64,
     /// How reads are made.
     pub read_mode: String,
+    /// Whether operators have it answer from a state that may be old.
+    pub emergency: bool,
     /// What it may answer by itself, and, at the leader, who holds what.
     pub lease: LeaseStatus,
     /// All members: id, name, address, whether it votes.

@@ -181,6 +181,27 @@ enum ClusterCommand {
         #[arg(long, value_name = "NAME", conflicts_with_all = ["lease_ms", "rho_ppm", "eps_ms"])]
         vault: Option<String>,
     },
+    /// Let this node answer reads without a majority, late by a bound: first without files, which prints the statement that
+    /// an approver has to sign (`openssl dgst -sha256 -sign approver.key FILE | base64 -w0`), then with both.
+    Emergency {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// How far behind an answer may be, in milliseconds.
+        #[arg(long, value_name = "MS", default_value_t = 3_600_000)]
+        bound_ms: u64,
+        /// For how long.
+        #[arg(long, value_name = "MINUTES", default_value_t = 60)]
+        minutes: u64,
+        /// The statement, as it was signed.
+        #[arg(long, value_name = "FILE", requires = "signature")]
+        statement: Option<PathBuf>,
+        /// The signature, in base64.
+        #[arg(long, value_name = "FILE", requires = "statement")]
+        signature: Option<PathBuf>,
+        /// End an emergency.
+        #[arg(long, conflicts_with = "statement")]
+        end: bool,
+    },
     /// Build a snapshot on this node, so that its log can be purged.
     Snapshot(ConfigArg),
 }
@@ -324,6 +345,21 @@ async fn run_cluster(command: ClusterCommand) -> Result<()> {
         ClusterCommand::ReadMode { config, mode, bound_ms, lease_ms, rho_ppm, eps_ms, vault } => {
             let command = claviger_api::AdminCommand::SetReads { mode, bound_ms, lease_ms, rho_ppm, eps_ms, vault };
             cluster::service(&load(&config.config)?, &command).await
+        }
+        ClusterCommand::Emergency { config, bound_ms, minutes, statement, signature, end } => {
+            let read = |file: &Path| {
+                std::fs::read_to_string(file).with_context(|| format!("cannot read `{}`", file.display()))
+            };
+            let config = load(&config.config)?;
+            match (statement, signature, end) {
+                (_, _, true) => cluster::service(&config, &claviger_api::AdminCommand::EndEmergency).await,
+                (Some(statement), Some(signature), _) => {
+                    let (statement, signature) = (read(&statement)?, read(&signature)?);
+                    let command = claviger_api::AdminCommand::BeginEmergency { statement, signature };
+                    cluster::service(&config, &command).await
+                }
+                _ => cluster::emergency_statement(&config, bound_ms, minutes).await,
+            }
         }
         ClusterCommand::Snapshot(config) => cluster::snapshot(&load(&config.config)?).await,
     }

@@ -65,14 +65,24 @@ async fn status_of(peers: &Peers, member: &Member) -> Result<Status, PeerError> 
     }
 }
 
+/// Prints the statement that an approver has to sign.
+pub(crate) async fn emergency_statement(config: &Config, bound_ms: u64, minutes: u64) -> Result<()> {
+    let answer = ask(config, &AdminCommand::EmergencyStatement { bound_ms, minutes }).await?;
+    let answer: serde_json::Value = serde_json::from_slice(&answer)?;
+    print!("{}", answer.get("statement").and_then(serde_json::Value::as_str).context("no statement")?);
+    Ok(())
+}
+
 /// A request to this node's own service; prints the JSON of the answer.
 pub(crate) async fn service(config: &Config, command: &AdminCommand) -> Result<()> {
+    say(&String::from_utf8_lossy(&ask(config, command).await?));
+    Ok(())
+}
+
+async fn ask(config: &Config, command: &AdminCommand) -> Result<Vec<u8>> {
     let request = Request::Admin(AdminRequest::Service(serde_json::to_vec(command)?));
     match peers(config)?.call(&own(config), Lane::Control, &request, LONG).await? {
-        Reply::Done(bytes) => {
-            say(&String::from_utf8_lossy(&bytes));
-            Ok(())
-        }
+        Reply::Done(bytes) => Ok(bytes),
         _ => bail!("the node gave an answer of another kind"),
     }
 }

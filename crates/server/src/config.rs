@@ -13,6 +13,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use claviger_api::emergency::Approver;
 use claviger_types::reads::{ReadMode, ReadTiming};
 use toml::{Table, Value};
 
@@ -38,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) raft: RaftSection,
     /// How reads are answered; equal on all nodes.
     pub(crate) read: ReadSection,
+    /// Reads without a majority.
+    pub(crate) emergency: EmergencySection,
     /// The log of this process.
     pub(crate) log: LogSection,
 }
@@ -145,6 +148,28 @@ pub(crate) struct RaftSection {
     pub(crate) snapshot_entries: u64,
     /// Entries kept behind a snapshot.
     pub(crate) keep_entries: u64,
+}
+
+/// `[emergency]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EmergencySection {
+    /// Certificates of those whose signature allows an emergency.
+    pub(crate) approvers: Vec<PathBuf>,
+}
+
+impl EmergencySection {
+    /// Reads the certificates; each approver is known by the name of the file.
+    pub(crate) fn load(&self) -> anyhow::Result<Vec<Approver>> {
+        let load = |path: &PathBuf| {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let pem = std::fs::read(path).map_err(|error| error.to_string())?;
+            Approver::from_pem(&name, &pem)
+        };
+        self.approvers
+            .iter()
+            .map(|path| load(path).map_err(|why| anyhow::anyhow!("`{}`: {why}", path.display())))
+            .collect()
+    }
 }
 
 /// `[read]`: how a new cluster makes reads.
@@ -288,6 +313,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("attestation", "Secure key release: whose word is taken about the environments that keys are released to."),
     ("raft", "Consensus. The defaults suit nodes in one region; raise the times if heartbeats get lost."),
     ("read", "Reads."),
+    ("emergency", "Emergencies: reads without a majority."),
     ("log", "The log, written to standard error."),
 ];
 
@@ -583,6 +609,14 @@ const FIELDS: &[Field] = &[
         "Allowance for reading clocks, in milliseconds, 1 to a quarter of the lease.",
     ),
     field(
+        "emergency.approvers",
+        Need::Default,
+        Scope::Cluster,
+        "[]",
+        "Certificates (PEM, RSA) of people whose signature lets an operator declare an emergency at a node that reaches no\n\
+         majority: `claviger cluster emergency`. Without any, there are no emergencies.",
+    ),
+    field(
         "log.format",
         Need::Default,
         Scope::Node,
@@ -715,6 +749,7 @@ impl<'a> Reader<'a> {
         let attestation = self.attestation();
         let raft = self.raft();
         let read = self.read_section();
+        let emergency = self.emergency();
         let log = self.log();
         if let (Some(api), Some(peer), Some(admin)) = (&api, &peer, &admin) {
             self.check_listeners([
@@ -732,6 +767,7 @@ impl<'a> Reader<'a> {
             attestation: attestation?,
             raft: raft?,
             read: read?,
+            emergency: emergency?,
             log: log?,
         })
     }
@@ -916,6 +952,18 @@ impl<'a> Reader<'a> {
             return None;
         }
         Some(ReadSection { mode, timing })
+    }
+
+    fn emergency(&mut self) -> Option<EmergencySection> {
+        let base = self.base;
+        let approvers = self.read("emergency.approvers", |value| {
+            let list = value.as_array().ok_or_else(|| format!("not a list: {}", shown(value)))?;
+            let paths = list.iter().map(|value| Ok(base.join(text(value)?))).collect::<Result<Vec<_>, String>>()?;
+            let section = EmergencySection { approvers: paths };
+            section.load().map_err(|error| error.to_string())?;
+            Ok(section)
+        });
+        approvers
     }
 
     fn log(&mut self) -> Option<LogSection> {

@@ -225,6 +225,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
         authorities: authorities(&args.authorities)?,
         clock,
         policies_where_rbac_is_asked: args.policies_where_rbac_is_asked,
+        approvers: Vec::new(),
         reads: SetReads { mode: ReadMode::Lease, timing: ReadTiming::default() },
     };
     let service = Arc::new(Service::new(node.clone(), sealer, default_provider(), config));

@@ -105,6 +105,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         authorities: authorities(&config.attestation.authorities)?,
         clock,
         policies_where_rbac_is_asked: config.api.policies_where_rbac_is_asked,
+        approvers: config.emergency.load()?,
         reads: SetReads { mode: config.read.mode, timing: config.read.timing },
     };
     let service =

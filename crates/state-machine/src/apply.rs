@@ -251,6 +251,8 @@ impl<K: Kv> Apply<'_, K> {
             Command::RotateDue(c) => self.rotate_due(c, blob(0)),
             Command::NoteNearExpiry(c) => self.note_near_expiry(c),
             Command::SetReads(c) => self.set_reads(c, &entry.actor),
+            Command::NoteEmergency(_) if entry.actor == Actor::System => Ok(Outcome::Done),
+            Command::NoteEmergency(_) => refuse(Refusal::Forbidden),
             Command::SetVaultReads(c) => self.set_vault_reads(c, &entry.actor),
         }
     }

@@ -660,6 +660,7 @@ fn golden_bytes() {
         Command::RotateDue(RotateDue { put: due.clone(), newest: id(3) }),
         Command::SetReads(SetReads { mode: ReadMode::Lease, timing: ReadTiming::default() }),
         Command::SetVaultReads(SetVaultReads { vault: VAULT, mode: Some(ReadMode::ReadIndex) }),
+        Command::NoteEmergency(NoteEmergency { node: 1, statement: "s".into(), approver: "a".into() }),
     ];
     let commands = [
         key,

@@ -619,6 +619,17 @@ pub struct SetVaultReads {
     pub mode: Option<ReadMode>,
 }
 
+/// Reads from a state that may be old were allowed at a node: for the audit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteEmergency {
+    /// The node.
+    pub node: u64,
+    /// What was approved, word for word.
+    pub statement: String,
+    /// Name of who approved it.
+    pub approver: String,
+}
+
 macro_rules! commands {
     ($($(#[$meta:meta])* $variant:ident($body:ty) = $cmd:literal v $v:literal),+ $(,)?) => {
         /// Every command. The numbers are stored.
@@ -715,4 +726,6 @@ commands! {
     SetReads(SetReads) = 70 v 1,
     /// See [`SetVaultReads`].
     SetVaultReads(SetVaultReads) = 71 v 1,
+    /// See [`NoteEmergency`].
+    NoteEmergency(NoteEmergency) = 72 v 1,
 }

@@ -74,6 +74,7 @@ impl World {
             authorities: Vec::new(),
             clock: Clock::default(),
             policies_where_rbac_is_asked: false,
+            approvers: Vec::new(),
             reads: SetReads { mode: ReadMode::Lease, timing: ReadTiming::default() },
         };
         change(&mut config);

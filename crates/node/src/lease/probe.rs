@@ -3,7 +3,6 @@
 use super::{params, Lease};
 use claviger_lease::{Ballot, Broken, Nanos};
 use claviger_state_machine::ConflictKey;
-use std::sync::atomic::Ordering::SeqCst;
 
 /// A look at one node's leases.
 pub(crate) struct Probe {
@@ -56,11 +55,6 @@ impl Lease {
             holders: leader.holders(now).collect(),
             frozen_until: longest.map(|longest| (leader.frozen_until(Some(&longest)), longest.freeze())),
         });
-        Probe {
-            now,
-            valid: now < self.inner.end.load(SeqCst),
-            held: (core.holder.seen(), core.holder.lease_end()),
-            office,
-        }
+        Probe { now, valid: now < self.inner.end.end(), held: (core.holder.seen(), core.holder.lease_end()), office }
     }
 }
