@@ -638,7 +638,7 @@ fn members_of(metrics: &RaftMetrics<TypeConfig>) -> Members {
     Members {
         configs: both.iter().flat_map(|stored| stored.membership().get_joint_config().clone()).collect(),
         nodes: both.iter().flat_map(|stored| ids(stored)).collect(),
-        committed: ids(&metrics.committed_membership_config),
+        committed: &ids(&metrics.committed_membership_config) & &ids(&metrics.membership_config),
     }
 }
 
