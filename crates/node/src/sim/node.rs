@@ -196,19 +196,14 @@ impl SimNode {
 
     /// As the real node's: catch up as a learner, then vote.
     async fn join(&self, id: u64) -> Result<(), PeerError> {
-        let raft = &self.raft;
-        let member = super::net::member(id);
-        let added = raft.add_learner(id, member, false).await.map_err(hooks::write_error)?;
-        self.record.count("learner");
-        let behind = added.log_id.index;
-        let caught_up = |m: &openraft::RaftMetrics<TypeConfig>| {
-            let matched = m.replication.as_ref().and_then(|known| known.get(&id)).cloned().flatten();
-            matched.is_some_and(|matched| matched.index >= behind)
+        let is_new = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let membership = metrics.membership_config.membership();
+            let known = membership.get_node(&id).is_some();
+            !known
         };
-        let wait = raft.wait(Some(JOIN)).metrics(caught_up, "a learner has caught up").await;
-        wait.map_err(hooks::stopped)?;
-        let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
-        raft.change_membership(change, true).await.map_err(hooks::write_error)?;
+        hooks::join(&self.raft, &self.lease, id, super::net::member(id), is_new, JOIN).await?;
         self.record.count("membership change");
         Ok(())
     }
@@ -221,6 +216,10 @@ impl SimNode {
             hooks::remove(&self.raft, &self.lease, id).await?;
         }
         self.record.count("removal (R7)");
+        // The next leader does not know the one who was removed.
+        if let (true, Some(to)) = (id % 2 == 0, self.raft.voter_ids().find(|id| *id != self.id)) {
+            self.raft.trigger().transfer_leader(to).await.ok();
+        }
         Ok(())
     }
 
