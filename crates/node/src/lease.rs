@@ -220,6 +220,11 @@ impl Lease {
         mode.unwrap_or(ReadMode::ReadIndex)
     }
 
+    /// Whether a lease was ever given, as far as this node knows.
+    pub(crate) fn was_leased(&self) -> bool {
+        self.reads().is_some_and(|reads| reads.longest.is_some())
+    }
+
     // What openraft's messages say.
 
     /// To be asked before an append is sent.
