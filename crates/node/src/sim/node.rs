@@ -114,6 +114,7 @@ impl SimNode {
         let appended = log.appended();
         let store = Store::open(id, disk, appended.fence(), record.clone(), mutant);
         let (terms, runs, memberships) = (store.clone(), store.clone(), appended.clone());
+        let (newest, older, judge) = (store.clone(), store.clone(), record.clone());
         let random = Mutex::new(rng);
         let ground = Ground {
             id,
@@ -125,7 +126,9 @@ impl SimNode {
             applied_term: Box::new(move || terms.applied_term()),
             membership_index: Box::new(move || memberships.membership_index()),
             reads: store.reads(),
-            checkpoint: Box::new(|| None),
+            checkpoint: Box::new(move || newest.checkpoint()),
+            checkpoint_at: Box::new(move |index| older.checkpoint_at(index)),
+            condemn: Box::new(move |why| judge.wrong(format!("node {id} is condemned: {why}"))),
         };
         let lease = Lease::new(ground);
         if let Mutant::Rule(rule) = mutant {
@@ -138,7 +141,7 @@ impl SimNode {
         lease.watch(raft.metrics());
         tokio::spawn(lease::run(lease.clone(), peers.clone()));
         let rounds = Rounds { raft: raft.clone(), peers: peers.clone(), lease: lease.clone() };
-        let gate = ReadGate::start(rounds, store.applied(), lease.clone());
+        let gate = ReadGate::start(rounds, store.applied(), store.fault(), lease.clone());
         let node = Self { id, raft, lease, gate, store, log, peers, record, mutant };
         tokio::spawn(serve(node.clone(), asks));
         tokio::spawn(obey(node.clone(), orders));
