@@ -24,7 +24,8 @@ pub struct Members {
     pub configs: Vec<BTreeSet<u64>>,
     /// All nodes, learners too, of committed and not yet committed membership.
     pub nodes: BTreeSet<u64>,
-    /// All nodes of the committed membership: who may get a lease.
+    /// The nodes of both the committed membership and the newest one: who may get a lease. Who is about to be removed may
+    /// not, whoever proposed that.
     pub committed: BTreeSet<u64>,
 }
 

@@ -157,11 +157,20 @@ impl ReadGate {
     /// Returns when everything that a view may have shown is visible: nothing that a view has shown can still be missed by a
     /// later read elsewhere. At once where no node holds a lease.
     pub async fn settle(&self) -> Result<(), NodeError> {
-        if self.lease.mode(None) != ReadMode::Lease || self.lease.is_emergency() {
+        if self.lease.is_emergency() {
             return Ok(());
         }
         let newest = self.lease.fence().newest_up_to(None, self.lease.applying());
-        self.until_visible(newest, Instant::now() + CHECK).await
+        let deadline = Instant::now() + CHECK;
+        // Where leases were given once, some node may hold one still, though this one has heard of another mode.
+        let barrier = match self.lease.mode(None) {
+            ReadMode::Lease => true,
+            _ => self.lease.was_leased() && newest > *self.lease.visible().borrow() && self.round(deadline).await?,
+        };
+        if barrier {
+            self.until_shown(newest, deadline).await?;
+        }
+        Ok(())
     }
 
     /// A state that is not the others' answers nothing.
@@ -184,6 +193,17 @@ impl ReadGate {
         let reached = timeout_at(deadline, visible.wait_for(|visible| *visible >= index)).await;
         let reached = reached.map_err(|_| NodeError::Unavailable("a change is not visible yet"))?;
         reached.map(|_| ()).map_err(|_| NodeError::Unavailable("the node is stopping"))
+    }
+
+    /// Waits until `index` may be shown: it is visible, or there is nobody left who could miss it.
+    async fn until_shown(&self, index: u64, deadline: Instant) -> Result<(), NodeError> {
+        while self.until_visible(index, deadline.min(Instant::now() + HOLD)).await.is_err() {
+            // Where leases have come to an end, nobody tells of visibility any more.
+            if !self.round(deadline).await? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// A round, and the wait for its index; answers whether there is a barrier.
@@ -282,7 +302,7 @@ impl Reading<'_> {
                 let good = self.is_whole();
                 if good && barrier {
                     let used = gate.lease.fence().newest_up_to(Some(self.parts), self.at);
-                    gate.until_visible(used, self.started + CHECK).await?;
+                    gate.until_shown(used, self.started + CHECK).await?;
                 }
                 (good, &counts.round)
             }

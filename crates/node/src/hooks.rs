@@ -4,14 +4,16 @@
 use crate::gate::ReadAt;
 use crate::lease::{Lease, Nanos};
 use crate::peer::PeerError;
-use claviger_log::{LogId, Payload, TypeConfig, Vote};
+use claviger_log::{LogId, Member, Payload, TypeConfig, Vote};
 use claviger_types::outcome::Outcome;
+use openraft::async_runtime::WatchReceiver;
 use openraft::entry::RaftEntry as _;
 use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 use openraft::storage::RaftStateMachine;
-use openraft::{ChangeMembers, ReadPolicy};
+use openraft::{ChangeMembers, RaftMetrics, ReadPolicy};
 use std::collections::BTreeSet;
+use std::time::Duration;
 use tokio::time::{timeout_at, Instant};
 
 type Raft<S> = openraft::Raft<TypeConfig, S>;
@@ -122,6 +124,43 @@ where
     }
 }
 
+/// Adds a node: it catches up as a learner, then it votes. Nothing is left of a new one that fails.
+pub(crate) async fn join<S>(
+    raft: &Raft<S>,
+    lease: &Lease,
+    id: u64,
+    member: Member,
+    is_new: bool,
+    limit: Duration,
+) -> Result<(), PeerError>
+where
+    S: RaftStateMachine<TypeConfig>,
+{
+    let whole = async {
+        let added = raft.add_learner(id, member, false).await.map_err(write_error)?;
+        // Not openraft's own wait: it takes a node for caught up that is as far behind as a snapshot would be.
+        let behind = added.log_id.index;
+        let caught_up = |m: &RaftMetrics<TypeConfig>| {
+            let matched = m.replication.as_ref().and_then(|known| known.get(&id)).cloned().flatten();
+            matched.is_some_and(|matched| matched.index >= behind)
+        };
+        let wait = raft.wait(Some(limit)).metrics(caught_up, "a learner has caught up").await;
+        wait.map_err(|_| PeerError::Refused(format!("node {id} did not catch up within {} s", limit.as_secs())))?;
+        raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true)
+            .await
+            .map(|_| ())
+            .map_err(write_error)
+    };
+    if let Err(error) = whole.await {
+        if is_new && !raft.voter_ids().any(|voter| voter == id) {
+            // If this fails too, `remove` does the same.
+            remove(raft, lease, id).await.ok();
+        }
+        return Err(error);
+    }
+    Ok(())
+}
+
 /// Removes another node. Whoever is not a member is not waited for: so it must hold no lease (design R7).
 pub(crate) async fn remove<S>(raft: &Raft<S>, lease: &Lease, id: u64) -> Result<(), PeerError>
 where
@@ -132,12 +171,30 @@ where
     } else {
         ChangeMembers::RemoveNodes(BTreeSet::from([id]))
     };
-    lease.retire(id).await;
+    let leaving = leaving(raft, id);
+    for id in &leaving {
+        lease.retire(*id).await;
+    }
     if let Err(error) = raft.change_membership(change, false).await {
-        lease.keep(id);
+        leaving.iter().for_each(|id| lease.keep(*id));
         return Err(write_error(error));
     }
     Ok(())
+}
+
+/// Who is not a member any more when `id` is removed: also those whose removal was begun by a leader that lost its office
+/// over it, for the next change goes on from there.
+fn leaving<S>(raft: &Raft<S>, id: u64) -> BTreeSet<u64>
+where
+    S: RaftStateMachine<TypeConfig>,
+{
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let configs = metrics.membership_config.membership().get_joint_config();
+    let stays = |node: &u64| configs.last().is_some_and(|config| config.contains(node)) && *node != id;
+    let mut leaving: BTreeSet<u64> = configs.iter().flatten().copied().filter(|node| !stays(node)).collect();
+    leaving.insert(id);
+    leaving
 }
 
 pub(crate) fn stopped(error: impl std::fmt::Display) -> PeerError {

@@ -220,6 +220,11 @@ impl Lease {
         mode.unwrap_or(ReadMode::ReadIndex)
     }
 
+    /// Whether a lease was ever given, as far as this node knows.
+    pub(crate) fn was_leased(&self) -> bool {
+        self.reads().is_some_and(|reads| reads.longest.is_some())
+    }
+
     // What openraft's messages say.
 
     /// To be asked before an append is sent.
@@ -638,7 +643,7 @@ fn members_of(metrics: &RaftMetrics<TypeConfig>) -> Members {
     Members {
         configs: both.iter().flat_map(|stored| stored.membership().get_joint_config().clone()).collect(),
         nodes: both.iter().flat_map(|stored| ids(stored)).collect(),
-        committed: ids(&metrics.committed_membership_config),
+        committed: &ids(&metrics.committed_membership_config) & &ids(&metrics.membership_config),
     }
 }
 

@@ -16,7 +16,7 @@ use claviger_types::name::Id128;
 use claviger_types::outcome::Outcome;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::RaftError;
-use openraft::{ChangeMembers, Config, RaftMetrics, ServerState, SnapshotPolicy};
+use openraft::{ChangeMembers, Config, ServerState, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -468,33 +468,11 @@ impl Node {
             )));
         }
         let is_new = known.is_none();
-        let whole = async {
-            if known.is_some_and(|known| known != member) {
-                let nodes = BTreeMap::from([(id, member.clone())]);
-                raft.change_membership(ChangeMembers::SetNodes(nodes), true).await.map_err(write_error)?;
-            }
-            let added = raft.add_learner(id, member, false).await.map_err(write_error)?;
-            // Not openraft's own wait: it takes a node for caught up that is as far behind as a snapshot would be.
-            let behind = added.log_id.index;
-            let caught_up = |m: &RaftMetrics<TypeConfig>| {
-                let matched = m.replication.as_ref().and_then(|known| known.get(&id)).cloned().flatten();
-                matched.is_some_and(|matched| matched.index >= behind)
-            };
-            let wait = raft.wait(Some(JOIN)).metrics(caught_up, "a learner has caught up").await;
-            wait.map_err(|_| PeerError::Refused(format!("node {id} did not catch up within {} s", JOIN.as_secs())))?;
-            raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true)
-                .await
-                .map(|_| ())
-                .map_err(write_error)
-        };
-        if let Err(error) = whole.await {
-            if is_new {
-                // Nothing is left of a join that failed. If this fails too, `remove` does the same.
-                let nodes = BTreeSet::from([id]);
-                raft.change_membership(ChangeMembers::RemoveNodes(nodes), false).await.ok();
-            }
-            return Err(error);
+        if known.is_some_and(|known| known != member) {
+            let nodes = BTreeMap::from([(id, member.clone())]);
+            raft.change_membership(ChangeMembers::SetNodes(nodes), true).await.map_err(write_error)?;
         }
+        hooks::join(raft, &self.inner.lease, id, member, is_new, JOIN).await?;
         tracing::info!(node = id, "node joined as a voter");
         Ok(())
     }

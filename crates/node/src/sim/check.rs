@@ -73,6 +73,9 @@ impl Watch {
         if membership.get_joint_config().len() > 1 {
             record.count("joint consensus (ms)");
         }
+        if membership.learner_ids().next().is_some() {
+            record.count("learner (ms)");
+        }
         let term = metrics.vote.leader_id.term;
         let known = self.leaders.insert(term, id);
         if known.is_some_and(|known| known != id) {

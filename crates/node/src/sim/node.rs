@@ -114,6 +114,7 @@ impl SimNode {
         let appended = log.appended();
         let store = Store::open(id, disk, appended.fence(), record.clone(), mutant);
         let (terms, runs, memberships) = (store.clone(), store.clone(), appended.clone());
+        let (newest, older, judge) = (store.clone(), store.clone(), record.clone());
         let random = Mutex::new(rng);
         let ground = Ground {
             id,
@@ -125,7 +126,9 @@ impl SimNode {
             applied_term: Box::new(move || terms.applied_term()),
             membership_index: Box::new(move || memberships.membership_index()),
             reads: store.reads(),
-            checkpoint: Box::new(|| None),
+            checkpoint: Box::new(move || newest.checkpoint()),
+            checkpoint_at: Box::new(move |index| older.checkpoint_at(index)),
+            condemn: Box::new(move |why| judge.wrong(format!("node {id} is condemned: {why}"))),
         };
         let lease = Lease::new(ground);
         if let Mutant::Rule(rule) = mutant {
@@ -138,7 +141,7 @@ impl SimNode {
         lease.watch(raft.metrics());
         tokio::spawn(lease::run(lease.clone(), peers.clone()));
         let rounds = Rounds { raft: raft.clone(), peers: peers.clone(), lease: lease.clone() };
-        let gate = ReadGate::start(rounds, store.applied(), lease.clone());
+        let gate = ReadGate::start(rounds, store.applied(), store.fault(), lease.clone());
         let node = Self { id, raft, lease, gate, store, log, peers, record, mutant };
         tokio::spawn(serve(node.clone(), asks));
         tokio::spawn(obey(node.clone(), orders));
@@ -196,19 +199,14 @@ impl SimNode {
 
     /// As the real node's: catch up as a learner, then vote.
     async fn join(&self, id: u64) -> Result<(), PeerError> {
-        let raft = &self.raft;
-        let member = super::net::member(id);
-        let added = raft.add_learner(id, member, false).await.map_err(hooks::write_error)?;
-        self.record.count("learner");
-        let behind = added.log_id.index;
-        let caught_up = |m: &openraft::RaftMetrics<TypeConfig>| {
-            let matched = m.replication.as_ref().and_then(|known| known.get(&id)).cloned().flatten();
-            matched.is_some_and(|matched| matched.index >= behind)
+        let is_new = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let membership = metrics.membership_config.membership();
+            let known = membership.get_node(&id).is_some();
+            !known
         };
-        let wait = raft.wait(Some(JOIN)).metrics(caught_up, "a learner has caught up").await;
-        wait.map_err(hooks::stopped)?;
-        let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
-        raft.change_membership(change, true).await.map_err(hooks::write_error)?;
+        hooks::join(&self.raft, &self.lease, id, super::net::member(id), is_new, JOIN).await?;
         self.record.count("membership change");
         Ok(())
     }
@@ -221,6 +219,10 @@ impl SimNode {
             hooks::remove(&self.raft, &self.lease, id).await?;
         }
         self.record.count("removal (R7)");
+        // The next leader does not know the one who was removed.
+        if let (true, Some(to)) = (id % 2 == 0, self.raft.voter_ids().find(|id| *id != self.id)) {
+            self.raft.trigger().transfer_leader(to).await.ok();
+        }
         Ok(())
     }
 

@@ -27,6 +27,10 @@ use tokio::sync::{mpsc, watch};
 /// Entries whose parts are known one by one after a start: few, so that the rest of the fence is used as well.
 const FENCED_AT_START: u64 = 12;
 
+/// Entries between two checkpoints, and how many are remembered.
+const CHECKPOINT: u64 = 16;
+const CHECKPOINTS: usize = 16;
+
 /// The state tables at one index.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Image {
@@ -314,8 +318,12 @@ pub(super) struct Store {
     disk: Arc<Mutex<Disk>>,
     applied: Arc<watch::Sender<u64>>,
     applying: Arc<AtomicU64>,
+    /// Hashes of the state, at indexes that all nodes have in common.
+    checkpoints: Arc<Mutex<BTreeMap<u64, [u8; 32]>>>,
     applied_term: Arc<AtomicU64>,
     reads: Arc<watch::Sender<Option<Arc<Reads>>>>,
+    /// Nothing is ever wrong with the state here.
+    fault: Arc<watch::Sender<Option<String>>>,
     fence: Arc<Fence>,
     record: Record,
     mutant: Mutant,
@@ -328,8 +336,10 @@ impl Store {
             disk,
             applied: Arc::new(watch::Sender::new(0)),
             applying: Arc::default(),
+            checkpoints: Arc::default(),
             applied_term: Arc::default(),
             reads: Arc::new(watch::Sender::new(None)),
+            fault: Arc::new(watch::Sender::new(None)),
             fence,
             record,
             mutant,
@@ -353,12 +363,24 @@ impl Store {
         self.applying.load(SeqCst)
     }
 
+    pub(super) fn checkpoint(&self) -> Option<(u64, [u8; 32])> {
+        self.checkpoints.lock().unwrap().last_key_value().map(|(index, hash)| (*index, *hash))
+    }
+
+    pub(super) fn checkpoint_at(&self, index: u64) -> Option<[u8; 32]> {
+        self.checkpoints.lock().unwrap().get(&index).copied()
+    }
+
     pub(super) fn applied_term(&self) -> u64 {
         self.applied_term.load(SeqCst)
     }
 
     pub(super) fn reads(&self) -> watch::Receiver<Option<Arc<Reads>>> {
         self.reads.subscribe()
+    }
+
+    pub(super) fn fault(&self) -> watch::Receiver<Option<String>> {
+        self.fault.subscribe()
     }
 
     pub(super) fn view<T>(&self, query: impl FnOnce(&MemKv) -> T) -> T {
@@ -438,6 +460,13 @@ impl Machine {
                         apply(&mut state.kv, log_id.index, &entry).map_err(io::Error::other)?
                     }
                 };
+                if log_id.index % CHECKPOINT == 0 {
+                    let mut checkpoints = store.checkpoints.lock().unwrap();
+                    checkpoints.insert(log_id.index, read::chain(&state.kv).map_err(io::Error::other)?);
+                    while checkpoints.len() > CHECKPOINTS {
+                        checkpoints.pop_first();
+                    }
+                }
                 state.applied = Some(log_id);
                 answers.push((responder, outcome));
             }

@@ -65,7 +65,7 @@ const COVERED: &[&str] = &[
     "held read",
     "joint consensus (ms)",
     "leader change",
-    "learner",
+    "learner (ms)",
     "local read",
     "lost entries",
     "membership change",

@@ -750,13 +750,17 @@ impl World {
         let until = self.now + LIVE;
         let all_same = |world: &Self| {
             let running = world.running();
-            let applied: BTreeSet<u64> =
-                voters.iter().map(|id| running.get(id).map_or(0, |node| *node.store.applied().borrow())).collect();
+            let reached = |node: &SimNode| [*node.store.applied().borrow(), node.store.applying()];
+            let applied: BTreeSet<u64> = voters.iter().flat_map(|id| running.get(id).map_or([0, 0], reached)).collect();
             let busy = world.clients.iter().any(|client| client.busy.is_some());
             !busy && applied.len() == 1
         };
         while self.now < until && !all_same(self) {
             self.step();
+        }
+        for (id, node) in self.running() {
+            self.record
+                .say(|| format!("{id} has applied {} {}", *node.store.applied().borrow(), node.store.applying()));
         }
         let running = self.running();
         let mut first: Option<(u64, &SimNode)> = None;
@@ -764,8 +768,13 @@ impl World {
             match first {
                 None => first = Some((*id, node)),
                 Some((other, there)) => {
-                    if node.store.view(Clone::clone) != there.store.view(Clone::clone) {
-                        self.record.wrong(format!("the states of {other} and {id} are not the same in the end"));
+                    let rows = |node: &SimNode| -> BTreeSet<_> {
+                        node.store.view(|kv| kv.rows().map(|(t, k, v)| (t, k.clone(), v.clone())).collect())
+                    };
+                    let (here, there) = (rows(node), rows(there));
+                    if let Some((table, key, _)) = here.symmetric_difference(&there).next() {
+                        let what = format!("{table:?} {}", String::from_utf8_lossy(key));
+                        self.record.wrong(format!("the states of {other} and {id} differ in the end: {what}"));
                     }
                 }
             }
