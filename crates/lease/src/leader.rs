@@ -40,7 +40,7 @@ struct Peer {
     hold_end: Nanos,
     /// Its life, its stamp, and when that arrived here.
     stamp: Option<(u64, Nanos, Nanos)>,
-    /// A life that it has ended: no stamp of it counts any more.
+    /// The life that it has resigned: no stamp of it counts any more.
     ended: Option<u64>,
     /// Number of the newest message that it answered: then it had dropped all leases of earlier leaders.
     answered: u64,
@@ -354,8 +354,7 @@ impl Leader {
         if ack.gave_back {
             // Nor is a lease meant that was given after the question.
             if late || peer.granted.is_none_or(|(granted, _)| granted <= ack.seq) {
-                peer.ended = peer.stamp.take().map(|(life, ..)| life).or(peer.ended);
-                peer.hold_end = 0;
+                (peer.stamp, peer.hold_end) = (None, 0);
             }
         } else if peer.ended != Some(ack.life) {
             let newer = peer.stamp.is_none_or(|(life, stamp, _)| life != ack.life || ack.stamp > stamp);

@@ -199,6 +199,22 @@ fn a_node_that_has_lost_its_clocks_trust_gets_leases_again() {
 }
 
 #[test]
+fn a_process_that_resigned_does_not_shut_the_next_one_out() {
+    let (mut leader, mut holder, now) = held(Broken::Nothing);
+    let slow = message(&mut leader, 2, 5, now);
+    let fast = message(&mut leader, 2, 5, now);
+    holder.resign(22, now);
+    let gave_back = receive(&mut holder, &fast, 5, 23, now);
+    // The next process answers the older message, and is heard first.
+    let mut holder = Holder::new(30);
+    leader.answered(2, &receive(&mut holder, &slow, 5, 31, now), now);
+    leader.answered(2, &gave_back, now);
+    let asked = message(&mut leader, 2, 5, now);
+    leader.answered(2, &receive(&mut holder, &asked, 5, 32, now), now);
+    assert!(message(&mut leader, 2, 5, now).grant.is_some());
+}
+
+#[test]
 fn before_its_first_entry_is_applied_a_leader_calls_nobody_free() {
     let mut leader = leader(2, 1, Broken::Nothing, 0);
     // Later than any lease that it knows of: but what it has applied may not say how long they were.
