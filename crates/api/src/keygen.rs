@@ -19,6 +19,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Requests under way or waiting: at the slowest size (0.7 s) and one place, about half a minute of work.
 const QUEUE: usize = 64;
 
+/// Every size of RSA keys, in bits.
+const SIZES: [u16; 3] = [2048, 3072, 4096];
+
 /// Keys ready per RSA size: a burst of creations, and no more memory than a few hundred kilobytes.
 fn ready_max(bits: u16) -> usize {
     match bits {
@@ -88,6 +91,11 @@ impl KeyGen {
         let queued = self.inner.queue.clone().try_acquire_owned().map_err(|_| ServiceError::Throttled)?;
         let place = self.inner.places.clone().acquire_owned().await.map_err(|_| ServiceError::Unavailable)?;
         blocking(vec![queued, place], work).await
+    }
+
+    /// How many keys are ready, by size in bits.
+    pub(crate) fn ready(&self) -> [(u16, usize); 3] {
+        SIZES.map(|bits| (bits, self.inner.stock(bits)))
     }
 
     /// Makes keys ahead until the stock is full. One such task at a time: the size that was asked for meanwhile gets its

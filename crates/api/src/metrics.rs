@@ -16,6 +16,7 @@ pub(crate) struct Metrics {
     pub(crate) requests: IntCounterVec,
     pub(crate) seconds: HistogramVec,
     pub(crate) scheduled: IntCounterVec,
+    rsa_keys_ready: IntGaugeVec,
     role: IntGaugeVec,
     term: IntGauge,
     last: IntGauge,
@@ -141,6 +142,11 @@ impl Metrics {
             requests,
             seconds,
             scheduled,
+            rsa_keys_ready: labelled(
+                "claviger_rsa_keys_ready",
+                "RSA keys made ahead and not given out yet, by size in bits.",
+                "bits",
+            ),
             role,
             term: gauge("claviger_raft_term", "Current term."),
             last: gauge("claviger_raft_last_index", "Last entry in the log."),
@@ -206,6 +212,10 @@ impl Metrics {
         self.purged.set(as_gauge(status.purged));
         self.members.set(i64::try_from(status.members.len()).unwrap_or(i64::MAX));
         self.render_lease(service);
+        for (bits, ready) in service.keygen.ready() {
+            let gauge = self.rsa_keys_ready.with_label_values(&[bits.to_string()]);
+            gauge.set(i64::try_from(ready).unwrap_or(i64::MAX));
+        }
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             tracing::error!(%error, "metrics could not be rendered");

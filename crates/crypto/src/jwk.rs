@@ -11,8 +11,9 @@
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use claviger_types::alg::{Curve, Family, KeySpec, PublicKey, SignAlg};
 use crypto_primes::{is_prime, Flavor};
-use rsa::pkcs1::RsaPrivateKeyRef;
-use rsa::pkcs8::der::Decode;
+use rsa::pkcs1::{RsaPrivateKeyRef, RsaPublicKeyRef};
+use rsa::pkcs8::der::asn1::UintRef;
+use rsa::pkcs8::der::{Decode, Encode};
 use rsa::pkcs8::{EncodePrivateKey, PrivateKeyInfoRef};
 use rsa::traits::PrivateKeyParts;
 use rsa::BoxedUint;
@@ -136,6 +137,13 @@ pub fn export(spec: KeySpec, private: &SecretBytes) -> Result<PrivateJwk, Crypto
         }
         KeySpec::Oct { .. } => Err(CryptoError::BadKey),
     }
+}
+
+/// An RSA public key as certificates carry it: `RSAPublicKey` in DER (RFC 8017 appendix A.1.1).
+pub fn rsa_public_der(n: &[u8], e: &[u8]) -> Result<Vec<u8>, CryptoError> {
+    let number = |bytes| UintRef::new(bytes).map_err(|_| CryptoError::BadKey);
+    let key = RsaPublicKeyRef { modulus: number(n)?, public_exponent: number(e)? };
+    key.to_der().map_err(|_| CryptoError::BadKey)
 }
 
 /// The parts of an RSA key in PKCS#8, unchecked but for their encoding.

@@ -1,6 +1,5 @@
 //! Checking client secrets: expensive on purpose, and so bounded.
 
-use crate::clock::now_ms;
 use claviger_crypto::{password, random};
 use claviger_state_machine::records::Application;
 use claviger_types::command::ClientSecret;
@@ -76,8 +75,9 @@ impl Default for Credentials {
 }
 
 impl Credentials {
-    pub(crate) async fn check(&self, application: &Application, secret: &str) -> Checked {
-        let mark = self.mark(application, secret);
+    /// Checks a secret against those of the application that are valid at `now` (seconds, by the service's clock).
+    pub(crate) async fn check(&self, application: &Application, secret: &str, now: u64) -> Checked {
+        let mark = self.mark(application, secret, now);
         if self.right.lock().unwrap_or_else(PoisonError::into_inner).get(&mark).is_some() {
             return Checked::Right;
         }
@@ -87,7 +87,7 @@ impl Credentials {
         let Ok(_waiting) = self.queue.try_acquire() else { return Checked::Busy };
         let Ok(_turn) = self.at_once.acquire().await else { return Checked::Busy };
         // One that is not valid now is as good as none.
-        let hashes: Vec<String> = valid(application, now_ms() / 1000).map(str::to_owned).collect();
+        let hashes: Vec<String> = valid(application, now).map(str::to_owned).collect();
         let secret = zeroize::Zeroizing::new(secret.to_owned());
         let right = tokio::task::spawn_blocking(move || hashes.iter().any(|phc| password::verify(&secret, phc))).await;
         if right.unwrap_or(false) {
@@ -101,11 +101,11 @@ impl Credentials {
     }
 
     /// Bound to the present hashes: a secret that was removed is forgotten with them.
-    fn mark(&self, application: &Application, secret: &str) -> [u8; 32] {
+    fn mark(&self, application: &Application, secret: &str, now: u64) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update(self.key);
         hash.update(application.app.0);
-        for phc in valid(application, now_ms() / 1000) {
+        for phc in valid(application, now) {
             hash.update((phc.len() as u64).to_be_bytes());
             hash.update(phc);
         }
@@ -129,5 +129,39 @@ impl Credentials {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let count = failures.get(&app).map_or(0, |known| known.count) + 1;
         failures.put(app, Failures { count, last: Instant::now() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A secret ends when the given clock says so, also for one that was right a moment ago.
+    #[tokio::test]
+    async fn a_secret_counts_from_its_start_to_its_end() {
+        let id = Id128([1; 16]);
+        let secret = ClientSecret {
+            id,
+            hash: password::hash("right").unwrap(),
+            hint: String::new(),
+            display_name: String::new(),
+            start: 100,
+            end: Some(200),
+        };
+        let application = Application {
+            tenant: id,
+            app: id,
+            object: id,
+            oid: id,
+            has_principal: true,
+            display_name: String::new(),
+            secrets: vec![secret],
+            certificates: vec![],
+            created: 0,
+        };
+        let credentials = Credentials::default();
+        for (now, want) in [(99, Checked::Wrong), (100, Checked::Right), (199, Checked::Right), (200, Checked::Wrong)] {
+            assert_eq!(credentials.check(&application, "right", now).await, want, "at {now}");
+        }
     }
 }

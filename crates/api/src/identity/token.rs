@@ -76,7 +76,7 @@ pub(super) async fn issue(
         let text = "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.";
         return Err(IdentityError::new(401, "invalid_client", 7_000_218, text));
     };
-    match service.credentials.check(&application, &secret).await {
+    match service.credentials.check(&application, &secret, service.now_ms() / 1000).await {
         Checked::Right => answer(service, origin, &application, &audience, v1, "1"),
         Checked::Wrong => {
             let text = format!(

@@ -162,3 +162,24 @@ async fn standard_vaults_have_no_hardware_keys() {
     }
     world.stop().await;
 }
+
+/// What operators see of the keys made ahead: every size from the start, and a number once keys of a size were asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stock_of_keys_is_a_metric() {
+    let world = World::start().await;
+    let ready = |bits: u16| {
+        let text = world.service.metrics.render(&world.service);
+        let line = format!("claviger_rsa_keys_ready{{bits=\"{bits}\"}} ");
+        let number = text.lines().find_map(|found| found.strip_prefix(&line).map(str::to_owned));
+        number.expect("the metric is there").parse::<u32>().expect("a number")
+    };
+    assert_eq!([2048, 3072, 4096].map(ready), [0, 0, 0]);
+    world.ok("POST", "keys/k/create", json!({"kty": "RSA"})).await;
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while ready(2048) == 0 {
+        assert!(std::time::Instant::now() < patience, "no key was made ahead");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!([3072, 4096].map(ready), [0, 0]);
+    world.stop().await;
+}

@@ -6,9 +6,9 @@
 //! **What each mode promises.** GCM authenticates; its nonce is always drawn here, because a client that repeats one
 //! gives away the authentication key. Drawn at random, one key stays safe up to 2^32 messages (NIST SP 800-38D section
 //! 8.3), which no vault reaches. CBC authenticates nothing, and `CBCPAD` must tell the caller whether the padding was
-//! right, so whoever may decrypt has a padding oracle by the contract's definition; the two other ways to fail look the
-//! same. Key wrap is deterministic and detects changes by a 64-bit check value (RFC 3394) or a 32-bit one and the
-//! padding (RFC 5649).
+//! right, so whoever may decrypt has a padding oracle by the contract's definition; where the padding was wrong is not
+//! told, nor shown by the time it takes. Key wrap is deterministic and detects changes by a 64-bit check value (RFC 3394)
+//! or a 32-bit one and the padding (RFC 5649).
 
 mod aws_lc;
 mod rust_crypto;
@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use claviger_types::alg::{EncAlg, Family, PublicKey, SignAlg};
+use subtle::{ConstantTimeEq, ConstantTimeGreater, ConstantTimeLess};
 use zeroize::Zeroizing;
 
 use super::{check_digest, AwsLc, CipherParams, Encrypted, Generated, LoadedKey, RustCrypto};
@@ -64,9 +65,6 @@ trait Ciphers: Send + Sync + 'static {
 
     /// Pads and encrypts in place; the buffer has room for one more block.
     fn cbc_pad_encrypt(key: &[u8], iv: &[u8; BLOCK_LEN], in_out: &mut Vec<u8>) -> Result<(), CryptoError>;
-
-    /// Decrypts whole blocks in place and returns the length without the padding.
-    fn cbc_pad_decrypt(key: &[u8], iv: &[u8; BLOCK_LEN], in_out: &mut [u8]) -> Result<usize, CryptoError>;
 
     /// Wraps by RFC 3394 into a buffer one half block longer than the input.
     fn wrap(key: &[u8], input: &[u8], output: &mut [u8]) -> Result<(), CryptoError>;
@@ -240,11 +238,10 @@ impl<C: Ciphers> LoadedKey for OctKey<C> {
                 let iv = cbc_iv(params)?;
                 check_blocks(ciphertext, BLOCK_LEN, BLOCK_LEN)?;
                 buffer.extend_from_slice(ciphertext);
+                C::cbc_decrypt(&self.key, iv, &mut buffer)?;
                 if mode == Mode::CbcPad {
-                    let length = C::cbc_pad_decrypt(&self.key, iv, &mut buffer)?;
+                    let length = unpadded_len(&buffer)?;
                     buffer.truncate(length);
-                } else {
-                    C::cbc_decrypt(&self.key, iv, &mut buffer)?;
                 }
             }
             Mode::Wrap => {
@@ -318,6 +315,23 @@ fn check_not_empty(plaintext: &[u8]) -> Result<(), CryptoError> {
     Ok(())
 }
 
+/// Length of whole blocks without their PKCS#7 padding (RFC 5652 section 6.3). Wrong padding is [`CryptoError::Failed`], and
+/// takes the same time wherever it is wrong: libraries stop at the first wrong byte, which tells an attacker more than
+/// the contract does.
+fn unpadded_len(blocks: &[u8]) -> Result<usize, CryptoError> {
+    let last = blocks.last_chunk::<BLOCK_LEN>().ok_or(CryptoError::Failed)?;
+    let padding = last[BLOCK_LEN - 1];
+    let mut right = padding.ct_gt(&0) & !padding.ct_gt(&(BLOCK_LEN as u8));
+    for (distance, byte) in (0u8..).zip(last.iter().rev()) {
+        right &= byte.ct_eq(&padding) | !distance.ct_lt(&padding);
+    }
+    if right.into() {
+        Ok(blocks.len() - usize::from(padding))
+    } else {
+        Err(CryptoError::Failed)
+    }
+}
+
 /// Refuses a ciphertext that cannot have come from encryption, with the error that any other broken one gets.
 fn check_blocks(ciphertext: &[u8], block: usize, least: usize) -> Result<(), CryptoError> {
     if ciphertext.len() < least || !ciphertext.len().is_multiple_of(block) {
@@ -357,6 +371,21 @@ mod tests {
              9758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737",
         ),
     ];
+
+    /// Every last byte, with every number of bytes before it right: padding is right when there is enough of it.
+    #[test]
+    fn padding_is_taken_off() {
+        for value in 0..=255u8 {
+            for right in 1..=BLOCK_LEN {
+                let mut blocks = [!value; 2 * BLOCK_LEN];
+                blocks[2 * BLOCK_LEN - right..].fill(value);
+                let enough = (1..=right).contains(&usize::from(value));
+                let want = if enough { Ok(blocks.len() - usize::from(value)) } else { Err(CryptoError::Failed) };
+                assert_eq!(unpadded_len(&blocks), want, "{right} bytes of {value}");
+            }
+        }
+        assert_eq!(unpadded_len(&[1; BLOCK_LEN - 1]), Err(CryptoError::Failed));
+    }
 
     #[test]
     fn hmac_known_answers() {

@@ -2,8 +2,8 @@
 
 use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce, UnboundKey, AES_128_GCM, AES_192_GCM, AES_256_GCM};
 use aws_lc_rs::cipher::{
-    self, DecryptingKey, DecryptionContext, EncryptingKey, EncryptionContext, PaddedBlockDecryptingKey,
-    PaddedBlockEncryptingKey, UnboundCipherKey,
+    self, DecryptingKey, DecryptionContext, EncryptingKey, EncryptionContext, PaddedBlockEncryptingKey,
+    UnboundCipherKey,
 };
 use aws_lc_rs::hmac;
 use aws_lc_rs::iv::FixedLength;
@@ -70,12 +70,6 @@ impl Ciphers for AwsLc {
             .and_then(|key| key.less_safe_encrypt(in_out, context))
             .map_err(|_| CryptoError::Internal("AES-CBC"))?;
         Ok(())
-    }
-
-    fn cbc_pad_decrypt(key: &[u8], iv: &[u8; BLOCK_LEN], in_out: &mut [u8]) -> Result<usize, CryptoError> {
-        let context = DecryptionContext::Iv128(FixedLength::from(iv));
-        let key = PaddedBlockDecryptingKey::cbc_pkcs7(unbound(key)?).map_err(|_| CryptoError::Internal("AES-CBC"))?;
-        key.decrypt(in_out, context).map(|plaintext| plaintext.len()).map_err(|_| CryptoError::Failed)
     }
 
     fn wrap(key: &[u8], input: &[u8], output: &mut [u8]) -> Result<(), CryptoError> {

@@ -97,13 +97,6 @@ impl Ciphers for RustCrypto {
         Ok(())
     }
 
-    fn cbc_pad_decrypt(key: &[u8], iv: &[u8; BLOCK_LEN], in_out: &mut [u8]) -> Result<usize, CryptoError> {
-        with_aes!(key, Aes => {
-            let mode = cbc::Decryptor::<Aes>::inner_iv_init(new(key)?, iv.into());
-            mode.decrypt_padded::<Pkcs7>(in_out).map(<[u8]>::len).map_err(|_| CryptoError::Failed)
-        })
-    }
-
     fn wrap(key: &[u8], input: &[u8], output: &mut [u8]) -> Result<(), CryptoError> {
         with_aes!(key, Aes => {
             new::<AesKw<Aes>>(key)?.wrap_key(input, output).map_err(|_| CryptoError::Internal("AES key wrap"))?;
