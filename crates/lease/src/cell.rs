@@ -1,16 +1,14 @@
 //! The last step of a read: is the lease valid, and is what the answer was made of still all there is?
 //!
-//! Three things are looked at, and their order is the point:
+//! Looked at are the clock, the end of the lease, and then the fence and what is visible. That the fence comes last is the
+//! point: if the lease is valid at some instant, everything visible at that instant is in the fence here (design B3, I1), and a
+//! look at the fence *after* it finds that. A look before might miss an entry that arrives between the two and makes a new
+//! lease possible (`tests/loom.rs` finds it).
 //!
-//! 1. **the clock**, 2. **the end of the lease**, 3. **the fence and what is visible**.
-//!
-//! - The clock before the end: a lease that is given back between the two is then seen to be gone. The other way round, a
-//!   reader that stops after it has read the end would judge a lease that no longer exists, by a clock of whatever time.
-//! - The lease before the fence: if the lease is valid at some instant, everything visible at that instant is in the fence
-//!   here (design B3, I1), and a look at the fence *after* that instant finds it. A look before it might miss an entry that
-//!   arrives between the two and makes a new lease possible.
-//!
-//! So the read takes effect at the instant at which the end was read.
+//! Whether the clock or the end is read first does not matter for what is shown. In either order there is an instant during
+//! the call at which the lease was there and had not run out: the read takes effect then, and whatever happens to the lease
+//! afterwards, nobody was told of anything newer before the read began. The clock comes first because then, of a lease that is
+//! given back meanwhile, nothing is used.
 
 use crate::sync::AtomicU64;
 use crate::{Fence, Nanos};
