@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh machine: `make run` and `make test`.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: build run test test-rust test-loom test-python test-js test-rust-sdk test-chaos test-chaos-short lint fmt deny load setup clean
+.PHONY: build run test test-rust test-loom test-sim test-python test-js test-rust-sdk test-chaos test-chaos-short lint fmt deny load setup clean
 
 # In CI the build cache lies outside the clone, so that RocksDB's C++ is compiled once per machine, not once per run.
 ifeq ($(CI),true)
@@ -20,7 +20,7 @@ run: build
 	target/release/claviger dev
 
 ## test: everything
-test: lint test-rust test-loom test-python test-js test-rust-sdk test-chaos-short
+test: lint test-rust test-loom test-sim test-python test-js test-rust-sdk test-chaos-short
 
 ## lint: formatting and clippy without warnings (writes nothing)
 lint: setup
@@ -33,6 +33,11 @@ test-rust: setup
 # The lock-free part of reads in every order of its threads. In a folder of its own: the flag would rebuild everything.
 test-loom: setup
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom cargo test --release --locked -p claviger-lease --test loom
+
+# The real code in a world that a seed decides. In a folder of its own, for the same reason.
+test-sim: setup
+	RUSTFLAGS="--cfg tokio_unstable" CARGO_TARGET_DIR=$(TARGET)/sim \
+	  cargo test --release --locked -p claviger-node --features sim --lib sim::
 
 # The real SDKs, over real HTTPS, against `claviger dev` and clusters of three processes.
 test-python: build

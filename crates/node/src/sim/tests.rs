@@ -19,7 +19,9 @@ fn number(name: &str) -> Option<u64> {
 
 fn run(seed: u64, mutant: Mutant) -> Report {
     let ms = number("CLAVIGER_SIM_MS").unwrap_or(MS);
-    World::new(Plan::of(seed, ms), mutant).run()
+    // A thread of its own for each run: libraries keep random state by thread, and a run must not depend on those before it.
+    let world = move || World::new(Plan::of(seed, ms), mutant).run();
+    std::thread::spawn(world).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn repeat(seed: u64, test: &str) -> String {
