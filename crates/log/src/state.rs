@@ -664,7 +664,7 @@ impl StateStore {
         let mut last = None;
         for (entry, responder) in run {
             let log_id = entry.log_id();
-            last = Some(log_id.clone());
+            last = Some(log_id);
             let outcome = match entry.payload {
                 EntryPayload::Blank => Outcome::Done,
                 EntryPayload::Membership(membership) => {

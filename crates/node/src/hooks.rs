@@ -28,8 +28,8 @@ pub(crate) struct Sent {
 impl Sent {
     /// Before the message leaves, so that whoever accepts it did so later. Heartbeats must pass here too.
     pub(crate) fn new(lease: &Lease, rpc: &AppendEntriesRequest<TypeConfig>) -> Self {
-        let end = rpc.entries.last().map(|entry| entry.log_id()).or_else(|| rpc.prev_log_id.clone());
-        Self { vote: rpc.vote.clone(), end, at: lease.sending() }
+        let end = rpc.entries.last().map(|entry| entry.log_id()).or(rpc.prev_log_id);
+        Self { vote: rpc.vote, end, at: lease.sending() }
     }
 
     /// openraft answers with success after the entries and the vote are durable there. A conflict is no evidence.

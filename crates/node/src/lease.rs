@@ -291,7 +291,7 @@ impl Lease {
         if core.resting.as_ref().is_some_and(|leader| leader.ballot() == ballot) {
             core.leader = core.resting.take();
         }
-        let key = (metrics.membership_config.log_id().clone(), metrics.committed_membership_config.log_id().clone());
+        let key = (*metrics.membership_config.log_id(), *metrics.committed_membership_config.log_id());
         if core.members.0 != key {
             core.members = (key, Arc::new(members_of(&metrics)));
         }

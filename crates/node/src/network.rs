@@ -148,7 +148,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let vote = rpc.vote.clone();
+        let vote = rpc.vote;
         match self.call(Lane::Control, Request::Vote(rpc), option.hard_ttl()).await? {
             Reply::Vote(response) => Ok(response),
             Reply::Voted(response, age) => {

@@ -916,7 +916,7 @@ fn management_takes_roles() {
 fn a_client_that_repeats_its_request_gets_the_first_outcome() {
     let mut world = World::new();
     let request = Id128::from_digest([7; 16]);
-    let mut send = |world: &mut World, version: u64, seconds: u64| {
+    let send = |world: &mut World, version: u64, seconds: u64| {
         world.index += 1;
         world.now += seconds;
         let mut e = entry(world.index, alice(), world.now * 1_000, &secret("s", version), vec![vec![version as u8; 3]]);

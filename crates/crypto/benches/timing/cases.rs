@@ -13,6 +13,9 @@ use crypto_bigint::{BoxedUint, Odd};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
+/// RSA without padding: block in, block out.
+type Raw = Arc<dyn Fn(&[u8]) -> Vec<u8>>;
+
 /// One input of `decrypt`.
 #[derive(Clone)]
 pub(crate) struct Input {
@@ -54,7 +57,7 @@ pub(crate) struct Case {
 pub(crate) fn cases() -> Vec<Case> {
     let rsa = RustCrypto.generate(KeySpec::Rsa { bits: 2048 }).expect("a key can be made");
     let PublicKey::Rsa { n, e } = rsa.public.clone() else { unreachable!("it is RSA") };
-    let raw: Arc<dyn Fn(&[u8]) -> Vec<u8>> = Arc::new(move |block| raw_rsa(&n, &e, block));
+    let raw: Raw = Arc::new(move |block| raw_rsa(&n, &e, block));
     let oct: [u8; 32] = bytes();
     let rsa_case = |alg, classes| {
         let private = SecretBytes::new(rsa.private.expose().to_vec());
@@ -92,7 +95,7 @@ fn raw_rsa(n: &[u8], e: &[u8], block: &[u8]) -> Vec<u8> {
 }
 
 /// RFC 8017 section 7.2.2 step 3: `0 || 2 || eight or more that are not zero || 0 || message`.
-fn pkcs1(raw: &Arc<dyn Fn(&[u8]) -> Vec<u8>>) -> Vec<Class> {
+fn pkcs1(raw: &Raw) -> Vec<Class> {
     let with = |name, change: fn(&mut [u8])| {
         let raw = raw.clone();
         class(name, move || {
@@ -133,7 +136,7 @@ fn xor(to: &mut [u8], mask: &[u8]) {
 }
 
 /// RFC 8017 section 7.1.2 step 3: the first byte is zero; unmasked, the block is `hash of the label || zeros || 1 || message`.
-fn oaep<D: Digest + 'static>(raw: &Arc<dyn Fn(&[u8]) -> Vec<u8>>) -> Vec<Class> {
+fn oaep<D: Digest + 'static>(raw: &Raw) -> Vec<Class> {
     let hash = <D as Digest>::output_size();
     let with = |name, change: fn(usize, &mut [u8]), first: u8| {
         let raw = raw.clone();
