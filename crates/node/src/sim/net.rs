@@ -344,7 +344,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let vote = rpc.vote.clone();
+        let vote = rpc.vote;
         match self.ask(Request::Vote(rpc), option.hard_ttl()).await? {
             Reply::Voted(response, age) => {
                 hooks::voted(&self.lease, &vote, self.target, &response, age);

@@ -220,7 +220,7 @@ impl SimNode {
         }
         self.record.count("removal (R7)");
         // The next leader does not know the one who was removed.
-        if let (true, Some(to)) = (id % 2 == 0, self.raft.voter_ids().find(|id| *id != self.id)) {
+        if let (true, Some(to)) = (id.is_multiple_of(2), self.raft.voter_ids().find(|id| *id != self.id)) {
             self.raft.trigger().transfer_leader(to).await.ok();
         }
         Ok(())

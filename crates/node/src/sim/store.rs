@@ -231,7 +231,7 @@ impl RaftLogReader<TypeConfig> for SimLog {
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
-        Ok(self.disk().vote.clone())
+        Ok(self.disk().vote)
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<RaftEntry>> {
@@ -246,7 +246,7 @@ impl RaftLogStorage<TypeConfig> for SimLog {
     async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
         let disk = self.disk();
         let last = disk.log.last_key_value().map(|(_, entry)| entry.log_id());
-        Ok(LogState { last_purged_log_id: disk.purged.clone(), last_log_id: last.or_else(|| disk.purged.clone()) })
+        Ok(LogState { last_purged_log_id: disk.purged, last_log_id: last.or_else(|| disk.purged) })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -261,7 +261,7 @@ impl RaftLogStorage<TypeConfig> for SimLog {
         };
         rest(time).await;
         let mut disk = self.disk();
-        disk.vote = Some(vote.clone());
+        disk.vote = Some(*vote);
         disk.synced = disk.synced.max(upto);
         Ok(())
     }
@@ -344,7 +344,7 @@ impl Store {
             record,
             mutant,
         };
-        let applied = store.disk().state.applied.clone();
+        let applied = store.disk().state.applied;
         store.read_reads(None);
         store.announce_term(applied.as_ref());
         store.announce_index(applied.as_ref());
@@ -391,7 +391,7 @@ impl Store {
     fn read_reads(&self, image: Option<&Image>) {
         let reads = match image {
             Some(image) => read::reads(&image.kv),
-            None => self.view(|kv| read::reads(kv)),
+            None => self.view(read::reads),
         };
         let reads = reads.unwrap().map(Arc::new);
         self.reads.send_if_modified(|known| {
@@ -447,12 +447,12 @@ impl Machine {
             for (entry, responder) in run {
                 store.record.apply(store.id, &entry);
                 let log_id = entry.log_id();
-                last = Some(log_id.clone());
+                last = Some(log_id);
                 let state = &mut disk.state;
                 let outcome = match entry.payload {
                     EntryPayload::Blank => Outcome::Done,
                     EntryPayload::Membership(membership) => {
-                        state.membership = StoredMembership::new(Some(log_id.clone()), membership);
+                        state.membership = StoredMembership::new(Some(log_id), membership);
                         Outcome::Done
                     }
                     EntryPayload::Normal(payload) => {
@@ -495,7 +495,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
         let disk = self.store.disk();
-        Ok((disk.state.applied.clone(), disk.state.membership.clone()))
+        Ok((disk.state.applied, disk.state.membership.clone()))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
@@ -565,7 +565,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         self.store.hitch().await;
         let mut disk = self.store.disk();
         let image = disk.state.clone();
-        let meta = SnapshotMeta { last_log_id: image.applied.clone(), last_membership: image.membership.clone() };
+        let meta = SnapshotMeta { last_log_id: image.applied, last_membership: image.membership.clone() };
         disk.safe = image.clone();
         let snapshot = Arc::new(image);
         disk.snapshot = Some((meta.clone(), snapshot.clone()));

@@ -279,7 +279,7 @@ impl World {
         let nodes = self.running();
         let timing = self.plan.timing;
         self.watch.step(&nodes, &self.record, u64::from(timing.rho_ppm), u64::from(timing.eps_ms) * MS);
-        if self.now % 97 == 0 {
+        if self.now.is_multiple_of(97) {
             check::logs(&nodes, &self.record);
         }
         for (id, node) in &nodes {
@@ -634,7 +634,7 @@ impl World {
         let mut missing: Vec<u64> = Vec::new();
         while self.now < from + LIVE {
             self.step();
-            if self.now % 20 != 0 {
+            if !self.now.is_multiple_of(20) {
                 continue;
             }
             missing.clear();
