@@ -27,6 +27,9 @@ use tokio::sync::mpsc;
 /// Within this much, in milliseconds, everything works again when everything is healed.
 const LIVE: u64 = 10_000;
 
+/// In which a change of the membership ends that was ordered before all was healed.
+const CHANGED: u64 = 4_000;
+
 /// How long a client waits for an answer, in milliseconds.
 const PATIENCE: u64 = 1_500;
 
@@ -713,6 +716,13 @@ impl World {
         for write in writes {
             if !self.write_now(&write, LIVE) {
                 self.record.say(|| format!("{} is not acknowledged", write.name));
+            }
+        }
+        // A change of the membership that was under way comes to its end first.
+        if self.joining.is_some() || self.leaving.is_some() {
+            let until = self.now + CHANGED;
+            while self.now < until {
+                self.step();
             }
         }
         let (voters, _) = self.members();
