@@ -20,18 +20,37 @@
 //!
 //! # Is the model strong enough?
 //!
-//! Every rule is taken away once, and the model must notice. Bad seeds of 2,000: any check above, and the order of operations
-//! alone, that is, what clients could tell:
+//! Every rule is taken away once, and the model must notice. Bad seeds of 1,000, and how many of these clients could tell, for
+//! the order of their operations is wrong (a run goes on after a check has failed, to see that):
 //!
-//! TABLE
+//! | taken away | bad | for clients |
+//! |---|---:|---:|
+//! | R3: visible waits for those who may hold a lease (`Barrier`) | 914 | 493 |
+//! | R4: what is not visible is not shown (`Reveal`) | 998 | 579 |
+//! | R4: what is under way is waited for (`Pending`) | 875 | 854 |
+//! | R4: the check comes after the evaluation (`CheckBefore`) | 998 | 454 |
+//! | a read by index goes by the state's own index, not by what is announced (`Announced`) | 115 | 54 |
+//! | R5: a new leader waits (`Freeze`) | 443 | 136 |
+//! | R5: a restarted leader does not keep its office (`RestoreLeader`) | 487 | 63 |
+//! | R5a: a leader that votes has no age (`LeaderAge`; short leases, faults at elections) | 6 | 2 |
+//! | R5a: votes count only until the office begins (`LateVotes`; the same) | 0 | 0 |
+//! | R5b: two answers of everyone (`OneRound`; the same) | 0 | 0 |
+//! | R1: a lease ends a lease time after proof of a quorum (`Evidence`) | 70 | 4 |
+//! | R1: no lease without the entries before the leader's own (`Floor`) | 61 | 15 |
+//! | R1: it counts from the echoed stamp (`Stamp`) | 986 | 146 |
+//! | R7: nobody is removed who may hold a lease (`NoRetire`) | 61 | 28 |
+//! | R8: no late answer takes a newer lease away (`LateAnswers`) | 31 | 0 |
+//! | A1: rates within the bound (`BadClock`, 40 %) | 978 | 92 |
+//! | A1: a clock counts pauses (`SuspendedClock`) | 398 | 61 |
 //!
-//! Two rules need so many coincidences that each has a story of its own in `tests/rules.rs`.
+//! Two rules need so many coincidences that they have stories of their own in `tests/rules.rs`. With all rules, 0 of 30,000
+//! seeds are bad: 67 hours of faults, 174,000 offices, 4.7 million acknowledged writes, 13.6 million reads.
 //!
 //! # To run it
 //!
 //! - `cargo test --release -p claviger-lease --test model`: a short run of everything.
 //! - `CLAVIGER_MODEL_SEEDS=50000 cargo test --release -p claviger-lease --test model all_rules -- --nocapture`: a long one.
-//! - `CLAVIGER_MODEL_SEEDS=2000 cargo test --release -p claviger-lease --test model without -- --nocapture`: the table.
+//! - `CLAVIGER_MODEL_SEEDS=1000 cargo test --release -p claviger-lease --test model without -- --nocapture`: the table.
 //! - `CLAVIGER_MODEL_SEED=17 cargo test ... all_rules`: that seed (with `CLAVIGER_MODEL_SEEDS`: from that seed on).
 
 mod history;

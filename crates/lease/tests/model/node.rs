@@ -48,6 +48,8 @@ pub(crate) struct Node {
     pub(crate) paused_until: Nanos,
     pub(crate) clock: Clock,
     pub(crate) slow_disk_until: Nanos,
+    /// The last crash took entries that were not synced.
+    pub(crate) lost_tail: bool,
 
     pub(crate) raft: Raft,
     pub(crate) next_beat: Nanos,
@@ -96,6 +98,7 @@ impl Node {
             paused_until: 0,
             clock,
             slow_disk_until: 0,
+            lost_tail: false,
             raft: Raft::new(id, members),
             next_beat: 0,
             replies: Vec::new(),
@@ -167,7 +170,7 @@ impl Node {
         for (voter, age) in &self.ages {
             leader.voted(*voter as u64, *age);
         }
-        leader.voted(self.id as u64, now - self.served);
+        leader.voted(self.id as u64, self.age(now));
         leader.break_rule(mutant.rule());
         self.leader = Some(leader);
         self.since = now;
@@ -193,7 +196,7 @@ impl Node {
 
     /// How long ago this node last followed, or led.
     pub(crate) fn age(&self, now: Nanos) -> Nanos {
-        now - self.served
+        now.saturating_sub(self.served)
     }
 
     pub(crate) fn has_lease(&self, now: Nanos) -> bool {

@@ -340,7 +340,9 @@ impl Sim {
         let life = self.random.next();
         let room = self.knobs.fence;
         let known = self.random.of(&[0, 2, 1_000]);
-        let restores = self.mutant == Mutant::RestoreLeader && self.nodes[id].raft.is_leader();
+        // Without its last entries it would break Raft itself, leases or not.
+        let whole = !self.nodes[id].lost_tail;
+        let restores = self.mutant == Mutant::RestoreLeader && self.nodes[id].raft.is_leader() && whole;
         let node = &mut self.nodes[id];
         node.up = true;
         node.boot += 1;
@@ -405,6 +407,7 @@ impl Sim {
             return;
         }
         node.up = false;
+        node.lost_tail = power && node.raft.log.synced() < node.raft.log.last();
         if power {
             let synced = node.raft.log.synced();
             node.raft.log.truncate(synced);
