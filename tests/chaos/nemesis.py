@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from cluster import Cluster, Node, run_async
+from cluster import DRIFT, Cluster, Node, run_async
 
 NETWORK = ("cut-leader", "cut-follower", "halves", "one-way-to-leader", "one-way-from-leader", "one-way-random")
 PROCESS = ("kill-leader", "kill-random", "pause-leader", "pause-random", "restart", "kill-all")
@@ -146,14 +146,16 @@ class Nemesis:
             self.note(fault, to=to.number)
             code, _, error = await run_async(
                 *(self.cluster.binary, "cluster", "transfer-leader"),
-                *("--config", str(leader.config), "--to", str(to.number)),
+                *("--config", str(leader.config), "--to", str(to.id)),
                 patience=8,
             )
             self.note("transferred" if code == 0 else "not transferred", to=to.number, error=error.strip()[-200:])
             # Amid other faults it may well be refused; only one that was carried out counts.
             self.applied[fault] += code == 0
         elif fault == "clock-jump":
-            node, seconds = shuffled[0], choose.choice((-JUMP, JUMP))
+            # Only where the monotonic clock stays as it is: one that jumps is not what leases allow.
+            node = next(node for node in shuffled if node.number not in DRIFT)
+            seconds = choose.choice((-JUMP, JUMP))
             self.note(fault, node=node.number, seconds=seconds)
             node.set_clock(seconds)
             await self.rest(duration + 1)

@@ -172,8 +172,11 @@ where
         ChangeMembers::RemoveNodes(BTreeSet::from([id]))
     };
     let leaving = leaving(raft, id);
-    for id in &leaving {
-        lease.retire(*id).await;
+    for node in &leaving {
+        if !lease.retire(*node).await {
+            leaving.iter().for_each(|id| lease.keep(*id));
+            return Err(PeerError::Refused(format!("node {node} still holds a lease, or this node leads no more")));
+        }
     }
     if let Err(error) = raft.change_membership(change, false).await {
         leaving.iter().for_each(|id| lease.keep(*id));

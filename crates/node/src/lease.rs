@@ -39,6 +39,9 @@ const MESSAGES_PER_LEASE: u32 = 20;
 /// Between two messages where no lease time says how often: stale reads, or nothing.
 const MESSAGE_MAX: Duration = Duration::from_millis(500);
 
+/// How long a node's lease may take to end: the longest there is, and a freeze before it.
+const RETIRE: Duration = Duration::from_secs(30);
+
 /// Ballots for which vote ages are remembered: the candidate's own, and a few that failed before.
 const BALLOTS: usize = 4;
 
@@ -260,7 +263,14 @@ impl Lease {
 
     /// How long ago this node last accepted an append, or started: sent with a granted vote.
     pub(crate) fn age(&self) -> Nanos {
-        self.now().saturating_sub(self.core().served)
+        let core = self.core();
+        // Who led until now was part of its own proof until now.
+        let led = core.leader.is_some();
+        if led {
+            0
+        } else {
+            self.now().saturating_sub(core.served)
+        }
     }
 
     /// A voter granted its vote to this node, and gave its age.
@@ -434,26 +444,36 @@ impl Lease {
         }
     }
 
-    /// No more leases for a node; answers when it has none, or no longer than that may take.
-    pub(crate) async fn retire(&self, id: u64) {
-        if let Some(leader) = &mut self.core().leader {
+    /// No more leases for a node; `true` when it has none. `false` when that takes too long, or when this office is over:
+    /// another leader may give it one.
+    pub(crate) async fn retire(&self, id: u64) -> bool {
+        let ballot = {
+            let mut core = self.core();
+            self.observe(&mut core);
+            let Some(leader) = &mut core.leader else { return false };
             leader.retire(id, true);
-        }
+            leader.ballot()
+        };
         self.inner.changed.notify_one();
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + RETIRE;
         while Instant::now() < deadline {
-            let free = {
-                let core = self.core();
-                let Some(reads) = self.reads() else { return };
-                let (timing, longest) = (params(&reads.timing), reads.longest.as_ref().map(params));
-                let now = self.now();
-                core.leader.as_ref().is_none_or(|leader| leader.is_free(id, &timing, longest.as_ref(), now))
-            };
-            if free {
-                return;
+            match self.is_free(id, ballot) {
+                Some(false) => tokio::time::sleep(Duration::from_millis(10)).await,
+                Some(true) => return true,
+                None => return false,
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        false
+    }
+
+    /// Whether a node holds no lease; `None` when this office is over.
+    fn is_free(&self, id: u64, ballot: Ballot) -> Option<bool> {
+        let core = self.core();
+        let leader = core.leader.as_ref().filter(|leader| leader.ballot() == ballot)?;
+        // Before leases were ever spoken of, nobody holds one.
+        let Some(reads) = self.reads() else { return Some(true) };
+        let (timing, longest) = (params(&reads.timing), reads.longest.as_ref().map(params));
+        Some(leader.is_free(id, &timing, longest.as_ref(), self.now()))
     }
 
     /// Leases again for a node that was not removed after all.
