@@ -1,43 +1,51 @@
 # Two commands do all the set-up on a fresh machine: `make run` and `make test`.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: build run test test-rust test-loom test-sim test-python test-js test-rust-sdk test-chaos test-chaos-short lint fmt deny load setup clean
+.PHONY: build run test test-rust test-loom test-sim test-fuzz fuzz test-python test-js test-rust-sdk test-chaos test-chaos-short lint fmt deny load setup clean
 
 # In CI the build cache lies outside the clone, so that RocksDB's C++ is compiled once per machine, not once per run.
 ifeq ($(CI),true)
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/claviger/target
 endif
-TARGET := $(or $(CARGO_TARGET_DIR),target)
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 ## build: the release binary at target/release/claviger
 build: setup
 	cargo build --release --locked
 	@mkdir -p target/release
-	@if [ "$(abspath $(TARGET))" != "$(abspath target)" ]; then cp -f $(TARGET)/release/claviger target/release/claviger; fi
+	@if [ "$(abspath $(TARGET_DIR))" != "$(abspath target)" ]; then cp -f $(TARGET_DIR)/release/claviger target/release/claviger; fi
 
 ## run: one node, nothing to configure
 run: build
 	target/release/claviger dev
 
 ## test: everything
-test: lint test-rust test-loom test-sim test-python test-js test-rust-sdk test-chaos-short
+test: lint test-rust test-loom test-sim test-fuzz test-python test-js test-rust-sdk test-chaos-short
 
 ## lint: formatting and clippy without warnings (writes nothing)
 lint: setup
 	cargo fmt --all --check
-	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	cargo clippy --release --locked --workspace --all-targets --features claviger-fuzz/fuzzing -- -D warnings
 
 test-rust: setup
 	cargo test --release --locked --workspace
 
 # The lock-free part of reads in every order of its threads. In a folder of its own: the flag would rebuild everything.
 test-loom: setup
-	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom cargo test --release --locked -p claviger-lease --test loom
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET_DIR)/loom cargo test --release --locked -p claviger-lease --test loom
 
 # The real code in a world that a seed decides. In a folder of its own, for the same reason.
 test-sim: setup
-	RUSTFLAGS="--cfg tokio_unstable" CARGO_TARGET_DIR=$(TARGET)/sim \
+	RUSTFLAGS="--cfg tokio_unstable" CARGO_TARGET_DIR=$(TARGET_DIR)/sim \
 	  cargo test --release --locked -p claviger-node --features sim --lib sim::
+
+# Every fuzz target for a second, from a fixed seed (docs/fuzzing.md).
+test-fuzz: setup
+	crates/fuzz/run.sh smoke
+
+## fuzz: one fuzz target for a time (TARGET=import SECONDS=60; docs/fuzzing.md)
+fuzz: setup
+	crates/fuzz/run.sh long "$(TARGET)" $(SECONDS)
 
 # The real SDKs, over real HTTPS, against `claviger dev` and clusters of three processes.
 test-python: build

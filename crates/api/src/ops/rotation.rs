@@ -184,9 +184,11 @@ pub(crate) fn get_policy(call: &Call<'_>) -> Result<Reply, ServiceError> {
 
 pub(crate) async fn set_policy(call: &Call<'_>) -> Result<Reply, ServiceError> {
     let policy = parse(call.json()?)?;
+    // The default policy is as old as the newest version, also right after it has come back.
+    let newest = call.live()?;
     let object = ObjectRef { vault: call.vault().id, kind: Kind::Key, name: call.name()?.clone() };
     match call.propose(Command::SetRotationPolicy(SetRotationPolicy { object, policy }), Vec::new()).await? {
-        Outcome::Rotation(policy) => render(call, policy, call.now),
+        Outcome::Rotation(policy) => render(call, policy, newest.created),
         other => Err(unexpected(&other)),
     }
 }

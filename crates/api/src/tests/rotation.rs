@@ -81,3 +81,20 @@ async fn near_expiry_is_told_once() {
     assert_eq!((told[0].1.name.as_str(), told[0].1.expires), ("k", exp));
     world.stop().await;
 }
+
+/// The answer to a change is what is read afterwards, times included.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_is_set_is_what_is_read() {
+    let world = World::start().await;
+    world.ok("POST", "keys/k/create", json!({"kty": "EC"})).await;
+    world.forward_days(1);
+    for body in [
+        policy(json!({"timeAfterCreate": "P30D"}), None),
+        json!({"lifetimeActions": []}),
+        json!({"attributes": {"expiryTime": "P28D"}}),
+    ] {
+        let set = world.ok("PUT", "keys/k/rotationpolicy", body).await;
+        assert_eq!(set, world.ok("GET", "keys/k/rotationpolicy", json!(null)).await);
+    }
+    world.stop().await;
+}

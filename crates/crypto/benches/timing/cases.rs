@@ -29,10 +29,6 @@ impl Input {
     fn bare(ciphertext: Vec<u8>) -> Self {
         Self { ciphertext, iv: None, tag: None, aad: None }
     }
-
-    pub(crate) fn params(&self) -> CipherParams<'_> {
-        CipherParams { iv: self.iv.as_deref(), aad: self.aad.as_deref(), tag: self.tag.as_deref() }
-    }
 }
 
 /// Why an input fails, and how to make any number of such inputs.
@@ -74,6 +70,11 @@ pub(crate) fn cases() -> Vec<Case> {
         oct_case(EncAlg::A256Kw, wrap(oct)),
         oct_case(EncAlg::CkmAesKeyWrapPad, wrap_padded(oct)),
     ]
+}
+
+/// Two classes that are the same.
+pub(crate) fn control() -> [Class; 2] {
+    ["the same", "the same again"].map(|name| class(name, || Input::bare(bytes::<256>().to_vec())))
 }
 
 fn bytes<const N: usize>() -> [u8; N] {
