@@ -249,6 +249,7 @@ fn codec(data: &[u8]) {
         decode::<records::Notice>,
         decode::<records::Event>,
         decode::<records::Remembered>,
+        decode::<records::Answered>,
     ];
     if let Some((form, bytes)) = choose(FORMS, data) {
         form(bytes);
