@@ -67,8 +67,10 @@ pub(crate) async fn vote<S>(
 where
     S: RaftStateMachine<TypeConfig>,
 {
+    let vote = rpc.vote;
     let response = raft.vote(rpc).await.map_err(stopped)?;
-    Ok((response, lease.age()))
+    let age = if response.vote_granted { lease.granted(&vote) } else { 0 };
+    Ok((response, age))
 }
 
 /// Takes the answer to a request for a vote in.

@@ -111,6 +111,8 @@ struct Core {
     /// When this process last accepted an append, or counted itself into a proof of its own office; at first, when it
     /// started. No proof of a quorum that this node was part of is newer.
     served: Nanos,
+    /// The highest ballot that this node has voted for since it started: openraft tells of it a moment later.
+    given: Ballot,
     ages: BTreeMap<Ballot, BTreeMap<u64, Nanos>>,
     members: (MembersKey, Arc<Members>),
     /// What the nodes say of their states, and whose is wrong.
@@ -175,6 +177,7 @@ impl Lease {
             leader: None,
             resting: None,
             served: (ground.now)(),
+            given: Ballot::default(),
             ages: BTreeMap::new(),
             members: ((None, None), Arc::default()),
             comparison: Comparison::default(),
@@ -261,16 +264,19 @@ impl Lease {
         self.core().served = self.now();
     }
 
-    /// How long ago this node last accepted an append, or started: sent with a granted vote.
-    pub(crate) fn age(&self) -> Nanos {
-        let core = self.core();
-        // Who led until now was part of its own proof until now.
-        let led = core.leader.is_some();
-        if led {
-            0
-        } else {
-            self.now().saturating_sub(core.served)
+    /// This node has given its vote, and is about to say so: whatever office it had is over before anyone can be elected by
+    /// that. Answers how long ago it last accepted an append, or started: sent with the vote.
+    pub(crate) fn granted(&self, vote: &Vote) -> Nanos {
+        let mut core = self.core();
+        let now = self.now();
+        core.given = core.given.max(ballot_of(vote));
+        if core.leader.as_ref().is_some_and(|leader| leader.ballot() < core.given) {
+            // Who led until now was part of its own proof until now.
+            core.served = now;
+            core.rest(now);
+            self.set_end(&core, now);
         }
+        now.saturating_sub(core.served)
     }
 
     /// A voter granted its vote to this node, and gave its age.
@@ -294,7 +300,7 @@ impl Lease {
         let metrics = metrics.borrow_watched();
         let leads = metrics.state == ServerState::Leader && metrics.vote.committed;
         let ballot = ballot_of(&metrics.vote);
-        if !leads || ballot.node != self.inner.ground.id || ballot < core.holder.seen() {
+        if !leads || ballot.node != self.inner.ground.id || ballot < core.holder.seen().max(core.given) {
             core.rest(self.now());
             return;
         }
