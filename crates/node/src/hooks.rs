@@ -174,6 +174,13 @@ where
         ChangeMembers::RemoveNodes(BTreeSet::from([id]))
     };
     let leaving = leaving(raft, id);
+    // Its own lease would go on, and the next leader would not know of it.
+    if leaving.contains(raft.node_id()) {
+        let id = raft.node_id();
+        return Err(PeerError::Refused(format!(
+            "node {id} leads and is about to leave: hand the leadership over first (`claviger cluster transfer-leader`)"
+        )));
+    }
     for node in &leaving {
         if !lease.retire(*node).await {
             leaving.iter().for_each(|id| lease.keep(*id));
