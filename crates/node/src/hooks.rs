@@ -67,8 +67,10 @@ pub(crate) async fn vote<S>(
 where
     S: RaftStateMachine<TypeConfig>,
 {
+    let vote = rpc.vote;
     let response = raft.vote(rpc).await.map_err(stopped)?;
-    Ok((response, lease.age()))
+    let age = if response.vote_granted { lease.granted(&vote) } else { 0 };
+    Ok((response, age))
 }
 
 /// Takes the answer to a request for a vote in.
@@ -172,6 +174,13 @@ where
         ChangeMembers::RemoveNodes(BTreeSet::from([id]))
     };
     let leaving = leaving(raft, id);
+    // Its own lease would go on, and the next leader would not know of it.
+    if leaving.contains(raft.node_id()) {
+        let id = raft.node_id();
+        return Err(PeerError::Refused(format!(
+            "node {id} leads and is about to leave: hand the leadership over first (`claviger cluster transfer-leader`)"
+        )));
+    }
     for node in &leaving {
         if !lease.retire(*node).await {
             leaving.iter().for_each(|id| lease.keep(*id));

@@ -111,6 +111,8 @@ struct Core {
     /// When this process last accepted an append, or counted itself into a proof of its own office; at first, when it
     /// started. No proof of a quorum that this node was part of is newer.
     served: Nanos,
+    /// The highest ballot that this node has voted for since it started: openraft tells of it a moment later.
+    given: Ballot,
     ages: BTreeMap<Ballot, BTreeMap<u64, Nanos>>,
     members: (MembersKey, Arc<Members>),
     /// What the nodes say of their states, and whose is wrong.
@@ -175,6 +177,7 @@ impl Lease {
             leader: None,
             resting: None,
             served: (ground.now)(),
+            given: Ballot::default(),
             ages: BTreeMap::new(),
             members: ((None, None), Arc::default()),
             comparison: Comparison::default(),
@@ -223,6 +226,13 @@ impl Lease {
         mode.unwrap_or(ReadMode::ReadIndex)
     }
 
+    /// The numbers in force, and those of the longest leases ever given; asked after what is applied.
+    fn timing(&self) -> (Params, Option<Params>) {
+        let reads = self.reads();
+        let timing = params(&reads.as_ref().map_or_else(ReadTiming::default, |reads| reads.timing));
+        (timing, reads.and_then(|reads| reads.longest.as_ref().map(params)))
+    }
+
     /// Whether a lease was ever given, as far as this node knows.
     pub(crate) fn was_leased(&self) -> bool {
         self.reads().is_some_and(|reads| reads.longest.is_some())
@@ -261,16 +271,19 @@ impl Lease {
         self.core().served = self.now();
     }
 
-    /// How long ago this node last accepted an append, or started: sent with a granted vote.
-    pub(crate) fn age(&self) -> Nanos {
-        let core = self.core();
-        // Who led until now was part of its own proof until now.
-        let led = core.leader.is_some();
-        if led {
-            0
-        } else {
-            self.now().saturating_sub(core.served)
+    /// This node has given its vote, and is about to say so: whatever office it had is over before anyone can be elected by
+    /// that. Answers how long ago it last accepted an append, or started: sent with the vote.
+    pub(crate) fn granted(&self, vote: &Vote) -> Nanos {
+        let mut core = self.core();
+        let now = self.now();
+        core.given = core.given.max(ballot_of(vote));
+        if core.leader.as_ref().is_some_and(|leader| leader.ballot() < core.given) {
+            // Who led until now was part of its own proof until now.
+            core.served = now;
+            core.rest(now);
+            self.set_end(&core, now);
         }
+        now.saturating_sub(core.served)
     }
 
     /// A voter granted its vote to this node, and gave its age.
@@ -294,7 +307,7 @@ impl Lease {
         let metrics = metrics.borrow_watched();
         let leads = metrics.state == ServerState::Leader && metrics.vote.committed;
         let ballot = ballot_of(&metrics.vote);
-        if !leads || ballot.node != self.inner.ground.id || ballot < core.holder.seen() {
+        if !leads || ballot.node != self.inner.ground.id || ballot < core.holder.seen().max(core.given) {
             core.rest(self.now());
             return;
         }
@@ -332,13 +345,12 @@ impl Lease {
 
     /// What follows from what is known now: what is visible, and how long this node may answer.
     fn refresh(&self, core: &mut Core, now: Nanos) {
-        let reads = self.reads();
         if let Some(leader) = &mut core.leader {
             core.served = now;
+            // In this order: the numbers must be as new as what is applied, or a freeze could be missed.
             let applied = self.applied();
             let term = (self.inner.ground.applied_term)();
-            let longest = reads.as_ref().and_then(|reads| reads.longest.as_ref().map(params));
-            let current = params(&reads.as_ref().map_or_else(ReadTiming::default, |reads| reads.timing));
+            let (current, longest) = self.timing();
             if leader.advance(&current, longest.as_ref(), applied, term, now) {
                 core.holder.heard_visible(leader.visible());
             }
@@ -470,10 +482,10 @@ impl Lease {
     fn is_free(&self, id: u64, ballot: Ballot) -> Option<bool> {
         let core = self.core();
         let leader = core.leader.as_ref().filter(|leader| leader.ballot() == ballot)?;
-        // Before leases were ever spoken of, nobody holds one.
-        let Some(reads) = self.reads() else { return Some(true) };
-        let (timing, longest) = (params(&reads.timing), reads.longest.as_ref().map(params));
-        Some(leader.is_free(id, &timing, longest.as_ref(), self.now()))
+        // An office that is not complete may not know which leases were given.
+        let complete = leader.is_complete();
+        let (timing, longest) = self.timing();
+        Some(complete && leader.is_free(id, &timing, longest.as_ref(), self.now()))
     }
 
     /// Leases again for a node that was not removed after all.
@@ -490,12 +502,13 @@ impl Lease {
 
     /// Whether reads that were confirmed by a quorum must wait for visibility, for some node may hold a lease.
     pub(crate) fn barrier(&self) -> bool {
-        let Some(reads) = self.reads() else { return false };
-        let (timing, longest) = (params(&reads.timing), reads.longest.as_ref().map(params));
-        let core = self.core();
-        let now = self.now();
-        let holders = |leader: &Leader| leader.has_holders(&timing, longest.as_ref(), now);
-        reads.mode == ReadMode::Lease || core.leader.as_ref().is_none_or(holders)
+        let mut core = self.core();
+        self.observe(&mut core);
+        self.refresh(&mut core, self.now());
+        // An office that is not complete may not know which leases were given.
+        let Some(leader) = core.leader.as_ref().filter(|leader| leader.is_complete()) else { return true };
+        let (timing, longest) = self.timing();
+        self.mode(None) == ReadMode::Lease || leader.has_holders(&timing, longest.as_ref(), self.now())
     }
 
     /// Waits until everything up to `index` is visible; `false` when that takes too long.

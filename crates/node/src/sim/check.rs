@@ -28,7 +28,11 @@ impl Watch {
     /// After every step: leaders, I1, I3, held leases.
     pub(super) fn step(&mut self, nodes: &BTreeMap<u64, SimNode>, record: &Record, rho_ppm: u64, eps: u64) {
         for node in nodes.values() {
-            record.visible(Some(&node.lease));
+            let before = record.visible(None);
+            let visible = record.visible(Some(&node.lease));
+            if visible > before {
+                record.say(|| format!("{visible} is visible at {}", node.id));
+            }
         }
         let visible = record.visible(None);
         let last_applied = record.inner().applied.last_key_value().map_or(0, |(index, _)| *index);
@@ -44,7 +48,12 @@ impl Watch {
             if probe.valid {
                 let (fenced, log) = (fence.last().max(applied), node.log.last().max(applied));
                 if fenced < visible || log < visible {
-                    let what = format!("log {log}, fence {fenced}, applied {applied}, visible {visible}");
+                    let (ballot, end) = probe.held;
+                    let left = end.saturating_sub(probe.now) / 1000;
+                    let what = format!(
+                        "log {log}, fence {fenced}, applied {applied}, visible {visible}; lease of term {} for {left} us",
+                        ballot.term
+                    );
                     record.wrong(format!("I1: node {id} may answer by itself with {what}"));
                 }
                 for (index, entry) in node.log.entries(applied.min(visible) + 1..=visible) {
@@ -87,7 +96,8 @@ impl Watch {
             // Leader completeness.
             let log = node.log.ids();
             let first = log.first_key_value().map_or(u64::MAX, |(index, _)| *index);
-            for (index, entry) in record.inner().applied.range(first..) {
+            let earlier = |id: &LogId| id.committed_leader_id().term < term;
+            for (index, entry) in record.inner().applied.range(first..).filter(|(_, entry)| earlier(&entry.log_id())) {
                 if log.get(index) != Some(&entry.log_id()) {
                     // Told after the lock is gone.
                     let there = shown(log.get(index));
@@ -130,6 +140,10 @@ impl Watch {
             return;
         };
         let key = (office.ballot.term, id);
+        if !self.freezes.contains_key(&key) {
+            let (left, whole) = (until.saturating_sub(probe.now) / 1000, whole / 1000);
+            record.say(|| format!("{id} waits for {left} us of {whole}"));
+        }
         match self.freezes.insert(key, until) {
             None if until > probe.now && until + 2 * MS < probe.now + whole => record.count("vote ages (R5a)"),
             None if until <= probe.now => record.count("no freeze (R5a)"),

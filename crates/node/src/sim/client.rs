@@ -10,8 +10,8 @@ use crate::peer::{PeerError, Reply, Request};
 use claviger_lease::Broken;
 use claviger_log::Payload;
 use claviger_state_machine::kv::Read;
+use claviger_state_machine::PURGE_ROWS_MAX;
 use claviger_state_machine::{read, ConflictKey, MemKv};
-use claviger_state_machine::{Need, PURGE_ROWS_MAX};
 use claviger_types::command::{
     Actor, Attributes, Command, Content, CreateVault, Entry, InitWorld, ObjectRef, Origin, PutResourceGroup,
     PutSubscription, PutVersion, SetPolicies, SetReads, SetVaultReads, Tags, UpdateVault, UpdateVersion, VaultRef,
@@ -98,10 +98,12 @@ pub(super) fn value(kv: &impl Read, subject: &Subject) -> Value {
     match subject {
         Subject::Vault { vault, who } => {
             let found = read::vault(kv, vault_id(*vault)).unwrap();
-            let need = Need::of(Permission::Secret(SecretPermission::Get), None);
-            let may = read::permitted(kv, vault_id(*vault), TENANT, principal(*who), need).unwrap();
+            let policies = read::policies(kv, vault_id(*vault)).unwrap();
+            let get = Permission::Secret(SecretPermission::Get);
+            let lives = found.as_ref().is_some_and(|vault| vault.deletion.is_none());
+            let may = lives && policies.iter().any(|policy| policy.oid == principal(*who) && policy.grants(get));
             let changed = found.as_ref().map_or(0, |vault| vault.mod_index);
-            vec![changed, u64::from(may), u64::from(found.is_some_and(|vault| vault.deletion.is_none()))]
+            vec![changed, u64::from(may), u64::from(lives)]
         }
         Subject::Object { vault, object: at } => {
             let (kind, name) = object(*at);

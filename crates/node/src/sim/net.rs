@@ -57,6 +57,7 @@ pub(super) struct AnswerTo {
     net: Net,
     from: u64,
     to: u64,
+    number: u64,
     sender: Option<oneshot::Sender<Answer>>,
 }
 
@@ -92,6 +93,8 @@ struct Inner {
     sent: u64,
     /// Those who wait for these find out by their own patience.
     lost: Vec<oneshot::Sender<Answer>>,
+    /// These hear of it next.
+    broken: BTreeMap<u64, oneshot::Sender<Answer>>,
     trace: u64,
 }
 
@@ -123,12 +126,15 @@ impl Inner {
 }
 
 impl Drop for AnswerTo {
-    /// The connection breaks, if that can be heard of at all.
+    /// The connection breaks, if that can be heard of at all. In order: a runtime that is dropped drops its tasks in an order
+    /// that depends on what the process did before.
     fn drop(&mut self) {
         if let Some(sender) = self.sender.take() {
             let mut inner = self.net.inner();
             if inner.is_cut(self.from, self.to) {
                 inner.lost.push(sender);
+            } else {
+                inner.broken.insert(self.number, sender);
             }
         }
     }
@@ -144,6 +150,7 @@ impl Net {
             queue: BTreeMap::new(),
             sent: 0,
             lost: Vec::new(),
+            broken: BTreeMap::new(),
             trace: 0,
         };
         Self { inner: Arc::new(Mutex::new(inner)) }
@@ -182,6 +189,7 @@ impl Net {
     pub(super) fn deliver(&self) -> Vec<(u64, Ask)> {
         let mut asks = Vec::new();
         let mut inner = self.inner();
+        while inner.broken.pop_first().is_some() {}
         let now = inner.time.ms();
         while inner.queue.first_key_value().is_some_and(|((due, _), _)| *due <= now) {
             let Some(((due, number), (from, to, packet))) = inner.queue.pop_first() else { break };
@@ -202,7 +210,7 @@ impl Net {
                     sender.send(Err(PeerError::Unreachable("down".into()))).ok();
                 }
                 Packet::Ask(call, sender) => {
-                    let answer = AnswerTo { net: self.clone(), from: to, to: from, sender: Some(sender) };
+                    let answer = AnswerTo { net: self.clone(), from: to, to: from, number, sender: Some(sender) };
                     asks.push((to, Ask { call: *call, answer }));
                 }
             }

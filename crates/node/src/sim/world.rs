@@ -618,6 +618,16 @@ impl World {
         false
     }
 
+    fn want_leases(&mut self) {
+        let leader = self.leader().and_then(|id| self.nodes.get(&id)?.life.as_ref());
+        let other = leader.is_some_and(|life| life.node.gate.mode(None) != ReadMode::Lease);
+        let idle = self.clients.iter().position(|client| client.busy.is_none());
+        if let (true, Some(at)) = (other, idle) {
+            let write = client::set_reads(self.rng.next(), ReadMode::Lease, self.plan.timing);
+            self.write(at, write);
+        }
+    }
+
     /// Nodes that have answered reads since then.
     fn readers(&self, from: u64) -> BTreeSet<u64> {
         let inner = self.record.inner();
@@ -639,6 +649,10 @@ impl World {
             self.step();
             if !self.now.is_multiple_of(20) {
                 continue;
+            }
+            // A change of mode that nobody waited for any more may have come after all.
+            if self.now.is_multiple_of(100) {
+                self.want_leases();
             }
             missing.clear();
             let running = self.running();
@@ -711,6 +725,12 @@ impl World {
     fn finish(&mut self) {
         self.heal();
         let timing = self.plan.timing;
+        // Nobody changes the mode any more.
+        self.plan.modes = false;
+        let until = self.now + LIVE;
+        while self.now < until && self.is_changing_mode() {
+            self.step();
+        }
         let mut writes = vec![client::set_reads(self.rng.next(), ReadMode::Lease, timing)];
         writes.extend(client::plain_reads(&mut self.rng));
         for write in writes {
@@ -727,19 +747,36 @@ impl World {
         }
         let (voters, _) = self.members();
         self.must_live(&voters, "after all is healed");
-        if voters.len() > 2 {
-            self.cut_minority(&voters);
-        }
+        self.cut_minority(&voters);
         self.heal();
         self.steps = false;
         self.must_agree(&voters);
+    }
+
+    fn is_changing_mode(&self) -> bool {
+        let inner = self.record.inner();
+        let ops = self.clients.iter().filter_map(|client| inner.ops.get(client.busy.as_ref()?.0));
+        ops.into_iter().any(|op| matches!(op.what, What::Write { name: "SetReads", .. }))
+    }
+
+    /// Whether there is a quorum without this node, of every configuration in force.
+    fn can_lose(&self, id: u64) -> bool {
+        let leader = self.leader().and_then(|id| self.nodes.get(&id)?.life.as_ref());
+        let Some(leader) = leader else { return false };
+        let metrics = leader.node.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let both = [&metrics.membership_config, &metrics.committed_membership_config];
+        let configs = both.iter().flat_map(|stored| stored.membership().get_joint_config().clone());
+        let mut left = configs.map(|config| (config.iter().filter(|voter| **voter != id).count(), config.len()));
+        left.all(|(left, all)| left > all / 2)
     }
 
     /// A minority is cut off for good, one way or both.
     fn cut_minority(&mut self, voters: &BTreeSet<u64>) {
         let all: Vec<u64> = voters.iter().copied().collect();
         let leader = self.leader().filter(|_| self.rng.chance(600));
-        let Some(one) = leader.or_else(|| self.rng.pick(&all).copied()) else { return };
+        let one = leader.or_else(|| self.rng.pick(&all).copied());
+        let Some(one) = one.filter(|one| self.can_lose(*one)) else { return };
         let way = self.rng.below(3);
         for other in self.nodes.keys().copied().filter(|other| *other != one) {
             let cut = Some(Fault { cut: true, ..Fault::default() });
