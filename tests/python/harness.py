@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import random
@@ -548,6 +549,10 @@ class Connector:
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True, name=f"connector to {target[1]}").start()
 
+    def _reach(self) -> socket.socket:
+        """A connection to where it leads now."""
+        return socket.create_connection(self._target, 10)
+
     def _accept(self) -> None:
         while True:
             try:
@@ -564,7 +569,7 @@ class Connector:
                     return
                 head += chunk
             try:
-                node = socket.create_connection(self._target, 10)
+                node = self._reach()
             except OSError:
                 client.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
                 return
@@ -589,6 +594,41 @@ class Connector:
 
     def close(self) -> None:
         self._listener.close()
+
+
+class Balancer(Connector):
+    """A CONNECT endpoint that leads to the nodes that say they are ready, one after the other, and passes bytes. Like any
+    balancer of connections it goes on to the next node when one refuses, and leaves alone what is connected."""
+
+    INTERVAL = 0.1  # seconds between two health checks of a node
+
+    def __init__(self, nodes: list[Node]):
+        self._nodes, self._ready, self._turn = nodes, dict.fromkeys(nodes, False), itertools.count()
+        self._stop = threading.Event()
+        super().__init__(("balancer", 0))
+        for node in nodes:
+            threading.Thread(target=self._check, args=(node,), daemon=True, name=f"health of {node.name}").start()
+
+    def _check(self, node: Node) -> None:
+        while not self._stop.wait(self.INTERVAL):
+            try:
+                self._ready[node] = node.ready()
+            except (OSError, http.client.HTTPException):
+                self._ready[node] = False
+
+    def ready(self) -> list[Node]:
+        return [node for node in self._nodes if self._ready[node]]
+
+    def _reach(self) -> socket.socket:
+        nodes, turn = self.ready(), next(self._turn)
+        for place in range(len(nodes)):
+            with contextlib.suppress(OSError):
+                return socket.create_connection(("127.0.0.1", nodes[(turn + place) % len(nodes)].api), 10)
+        raise ConnectionRefusedError("no node is ready")
+
+    def close(self) -> None:
+        self._stop.set()
+        super().close()
 
 
 class Node:
