@@ -132,6 +132,8 @@ keep_entries = 100
     def time(self) -> dict[str, str]:
         """An environment in which the process sees its own time. The first two nodes' clocks all run at rates of their
         own, within what leases allow; of the others only the wall clock can be moved."""
+        if self.cluster.true_time:
+            return dict(os.environ)
         fixed = {} if self.number in DRIFT else {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}
         return {
             **os.environ,
@@ -209,8 +211,9 @@ keep_entries = 100
 class Cluster:
     """A world and its nodes."""
 
-    def __init__(self, directory: Path, binary: str, size: int, settings: str = ""):
+    def __init__(self, directory: Path, binary: str, size: int, settings: str = "", true_time: bool = False):
         self.directory, self.binary, self.size, self.settings = directory, binary, size, settings
+        self.true_time = true_time  # whether clocks are the machine's: moving them costs time, too
         self.secrets = directory / "secrets"
         self.nodes = [Node(self, number) for number in range(1, size + 1)]
         self.credentials: dict[str, Any] = {}

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# run.sh SECONDS SEED NODES [options of chaos.py]: one chaos run. Everything it makes lives in network, mount and process
-# namespaces that go with it, however it ends; nothing of the machine's own network is touched.
+# run.sh SECONDS SEED NODES [options of chaos.py]: one chaos run, in namespaces of its own (spaces.sh).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -24,18 +23,7 @@ if ! control=$(cd tests/chaos && (cd checker && go test ./...) 2>&1 && "$python"
   exit 1
 fi
 
-# Root makes namespaces as it is; anybody else needs a user namespace to be root in, which some systems forbid.
-spaces=(--net --mount --pid --fork --kill-child --mount-proc)
-[ "$(id -u)" = 0 ] || spaces+=(--user --map-root-user)
-if ! why=$(unshare "${spaces[@]}" sh -c 'mount -t tmpfs tmpfs /run && ip netns add probe && ip netns exec probe true' 2>&1); then
-  echo "chaos: this machine does not permit network namespaces, which the run needs: $why" >&2
-  echo "chaos: run as root, in a container with CAP_SYS_ADMIN and CAP_NET_ADMIN if it is one" >&2
-  exit 1
-fi
-
-# The time-out ends a run that hangs, with all its processes; chaos.py has limits of its own below it.
-# /run is where \`ip netns\` keeps its names: an empty one of our own, so that they are ours alone.
-CHAOS_OUTER_NET=$(readlink /proc/self/ns/net) exec timeout -k 5 $((2 * length + 420)) \
-  unshare "${spaces[@]}" sh -c 'mount -t tmpfs tmpfs /run && exec "$@"' sh \
+# chaos.py has limits of its own below this one.
+exec tests/chaos/spaces.sh $((2 * length + 420)) \
   "$python" -B tests/chaos/chaos.py --seconds "$length" --seed "$seed" --nodes "$nodes" \
   --binary "$(realpath "$binary")" --checker "$out/checker" --directory "$out/run-$nodes-$seed" "$@"
