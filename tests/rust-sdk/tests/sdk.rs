@@ -1,15 +1,19 @@
 //! Key and secret clients of the Rust SDK, unmodified, in the environment of `claviger exec -- cargo test`.
 
+use async_trait::async_trait;
 use azure_core::credentials::Secret;
-use azure_core::http::StatusCode;
+use azure_core::error::ErrorKind;
+use azure_core::http::headers::CLIENT_REQUEST_ID;
+use azure_core::http::policies::{Policy, PolicyResult};
+use azure_core::http::{ClientOptions, Context, Request, StatusCode};
 use azure_core::Result;
 use azure_identity::ClientSecretCredential;
 use azure_security_keyvault_keys::models::*;
-use azure_security_keyvault_keys::{KeyClient, ResourceExt as _};
+use azure_security_keyvault_keys::{KeyClient, KeyClientOptions, ResourceExt as _};
 use azure_security_keyvault_secrets::models::{RestoreSecretParameters, SetSecretParameters};
-use azure_security_keyvault_secrets::{ResourceExt as _, SecretClient};
+use azure_security_keyvault_secrets::{ResourceExt as _, SecretClient, SecretClientOptions};
 use futures::TryStreamExt;
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, Once};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 fn variable(name: &str) -> String {
@@ -171,5 +175,62 @@ async fn a_secret_from_creation_to_purge() -> Result<()> {
     let body = RestoreSecretParameters { secret_backup: backup.value };
     client.restore_secret(body.try_into()?, None).await?;
     assert_eq!(client.get_secret(&name, None).await?.into_model()?.value, found.value);
+    Ok(())
+}
+
+/// Stands where the network is: loses the answer of the next call, and notes under which ids attempts leave.
+#[derive(Debug, Default)]
+struct Lossy {
+    armed: Mutex<bool>,
+    ids: Mutex<Vec<Option<String>>>,
+}
+
+#[async_trait]
+impl Policy for Lossy {
+    async fn send(&self, ctx: &Context, request: &mut Request, next: &[Arc<dyn Policy>]) -> PolicyResult {
+        self.ids.lock().unwrap().push(request.headers().get_optional_str(&CLIENT_REQUEST_ID).map(str::to_owned));
+        let answer = next[0].send(ctx, request, &next[1..]).await?;
+        if std::mem::take(&mut *self.armed.lock().unwrap()) {
+            return Err(azure_core::Error::with_message(ErrorKind::Io, "the connection was closed"));
+        }
+        Ok(answer)
+    }
+}
+
+impl Lossy {
+    fn arm(&self) {
+        *self.armed.lock().unwrap() = true;
+        self.ids.lock().unwrap().clear();
+    }
+
+    /// Two attempts under one id.
+    fn check(&self) {
+        let ids = self.ids.lock().unwrap();
+        assert!(ids.len() == 2 && ids[0].is_some() && ids[0] == ids[1], "{ids:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_whose_answer_was_lost_is_repeated_and_acts_once() -> Result<()> {
+    let lossy = Arc::new(Lossy::default());
+    let options = ClientOptions { per_try_policies: vec![lossy.clone()], ..Default::default() };
+    let secrets = SecretClientOptions { client_options: options.clone(), ..Default::default() };
+    let secrets = SecretClient::new(&variable("VAULT_URL"), credential(), Some(secrets))?;
+    let keys = KeyClientOptions { client_options: options, ..Default::default() };
+    let keys = KeyClient::new(&variable("VAULT_URL"), credential(), Some(keys))?;
+    // The first call of each client is answered with a challenge.
+    let body = || SetSecretParameters { value: Some("v".into()), ..Default::default() };
+    secrets.set_secret(&fresh("first"), body().try_into()?, None).await?;
+    create(&keys, &fresh("first"), KeyType::Ec, None).await?;
+
+    let (secret, key) = (fresh("once"), fresh("once"));
+    lossy.arm();
+    secrets.set_secret(&secret, body().try_into()?, None).await?;
+    lossy.check();
+    assert_eq!(secrets.list_secret_properties_versions(&secret, None)?.try_collect::<Vec<_>>().await?.len(), 1);
+    lossy.arm();
+    create(&keys, &key, KeyType::Ec, None).await?;
+    lossy.check();
+    assert_eq!(keys.list_key_properties_versions(&key, None)?.try_collect::<Vec<_>>().await?.len(), 1);
     Ok(())
 }
