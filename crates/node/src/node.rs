@@ -18,6 +18,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::RaftError;
 use openraft::{ChangeMembers, Config, ServerState, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
@@ -328,7 +329,7 @@ impl Node {
             };
             let result = match target {
                 Some(id) if id != self.id() => match self.member_of(id) {
-                    Some(member) => self.forward(&member, bytes.clone(), deadline).await,
+                    Some(member) => self.forward(id, &member, bytes.clone(), deadline).await,
                     None => Err(PeerError::NotLeader { leader: None }),
                 },
                 Some(_) => self.propose_here(bytes.clone(), deadline).await,
@@ -357,10 +358,12 @@ impl Node {
         }
     }
 
-    async fn forward(&self, to: &Member, bytes: Vec<u8>, deadline: Instant) -> Result<Outcome, PeerError> {
+    async fn forward(&self, id: u64, to: &Member, bytes: Vec<u8>, deadline: Instant) -> Result<Outcome, PeerError> {
         // One attempt must not wait for a leader that has gone; the next one is recognized as a retry.
         let left = deadline.saturating_duration_since(Instant::now()).min(ATTEMPT);
-        match self.inner.peers.call(to, Lane::Propose, &Request::Propose(bytes), left).await? {
+        let request = Request::Propose(bytes);
+        let answer = self.inner.peers.call(to, Lane::Propose, &request, left);
+        match unless_replaced(&self.inner.raft, id, answer).await? {
             Reply::Outcome(outcome) => Ok(*outcome),
             _ => Err(PeerError::NoAnswer("an answer of another kind".into())),
         }
@@ -682,6 +685,37 @@ async fn leave_stuck_disk(node: Weak<Inner>, disk: RaftLog) {
     }
 }
 
+/// The answer of the leader, or none as soon as this node hears of a later one: who was stopped or cut off is not waited
+/// for longer than an election takes.
+async fn unless_replaced(
+    raft: &Raft,
+    leader: u64,
+    answer: impl Future<Output = Result<Reply, PeerError>>,
+) -> Result<Reply, PeerError> {
+    let mut metrics = raft.metrics();
+    // Only a later one: `leader` may be a hint that is newer than what is known here.
+    let term = metrics.borrow_watched().current_term;
+    let replaced = async {
+        loop {
+            let later = {
+                let metrics = metrics.borrow_watched();
+                metrics.current_term > term && metrics.current_leader.is_some_and(|id| id != leader)
+            };
+            if later {
+                return;
+            }
+            if metrics.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        answer = answer => answer,
+        () = replaced => Err(PeerError::NoAnswer("another node leads now".into())),
+    }
+}
+
 /// A number that no other life of a node has. Not a secret.
 fn random() -> u64 {
     let mut bytes = [0; 8];
@@ -731,10 +765,13 @@ impl gate::Leader for Rounds {
         };
         match leader {
             Some((id, _)) if id == self.id => hooks::read_at(&self.raft, &self.lease).await,
-            Some((_, Some(member))) => match self.peers.call(&member, Lane::Control, &Request::ReadAt, ROUND).await? {
-                Reply::ReadAt { index, barrier } => Ok(ReadAt { index, barrier }),
-                _ => Err(PeerError::NoAnswer("an answer of another kind".into())),
-            },
+            Some((id, Some(member))) => {
+                let answer = self.peers.call(&member, Lane::Control, &Request::ReadAt, ROUND);
+                match unless_replaced(&self.raft, id, answer).await? {
+                    Reply::ReadAt { index, barrier } => Ok(ReadAt { index, barrier }),
+                    _ => Err(PeerError::NoAnswer("an answer of another kind".into())),
+                }
+            }
             Some((_, None)) | None => Err(PeerError::NotLeader { leader: None }),
         }
     }
