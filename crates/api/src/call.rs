@@ -39,6 +39,8 @@ pub(crate) struct Call<'a> {
     request: Option<Id128>,
     /// Whether something was proposed: then the answer is an outcome, and the request must not be evaluated again.
     proposed: Cell<bool>,
+    /// The log index that it was decided at.
+    decided: Cell<Option<u64>>,
     /// Time of the request in seconds, never behind state time.
     pub(crate) now: u64,
 }
@@ -97,9 +99,9 @@ impl<'a> Call<'a> {
             Ok::<_, ApplyError>((access, read::clock_ms(view)?))
         })?;
         let now = now_ms.max(clock) / 1000;
-        let proposed = Cell::new(false);
+        let (request, proposed, decided) = (None, Cell::new(false), Cell::new(None));
         let call =
-            Self { service, render, principal, matched, name, query, body, access, request: None, proposed, now };
+            Self { service, render, principal, matched, name, query, body, access, request, proposed, decided, now };
         if access.is_granted() {
             Ok(call)
         } else {
@@ -242,6 +244,11 @@ impl<'a> Call<'a> {
         self.proposed.get()
     }
 
+    /// The log index at which that was decided.
+    pub(crate) fn decided(&self) -> Option<u64> {
+        self.decided.get()
+    }
+
     fn actor(&self) -> Actor {
         Actor::Principal { tenant: self.principal.tenant, oid: self.principal.oid }
     }
@@ -249,7 +256,10 @@ impl<'a> Call<'a> {
     /// Proposes a command in the caller's name; a refusal is an outcome like any other.
     pub(crate) async fn propose_raw(&self, command: Command, blobs: Vec<Vec<u8>>) -> Result<Outcome, ServiceError> {
         self.proposed.set(true);
-        self.service.propose_as(self.request.map_or_else(fresh_id, Ok)?, self.actor(), &command, blobs).await
+        let request = self.request.map_or_else(fresh_id, Ok)?;
+        let decided = self.service.decide_as(request, self.actor(), &command, blobs).await?;
+        self.decided.set(Some(decided.index).filter(|index| *index > 0));
+        Ok(decided.outcome)
     }
 
     /// Proposes a command; a refusal becomes the contract's error.

@@ -101,6 +101,15 @@ struct Seen {
     behind_ms: Option<u64>,
 }
 
+/// What an evaluation was.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    /// A look at the state: good only if the gate confirms it.
+    Looked,
+    /// A proposal, and the log index that it was decided at, where it was: an outcome is as it is.
+    Proposed(Option<u64>),
+}
+
 /// A request that was understood.
 struct Request<'a> {
     label: &'a str,
@@ -217,24 +226,31 @@ impl Exchange<'_> {
         loop {
             reading.begin().await.map_err(|error| plain(error.into()))?;
             let request = Request { label, vault: vault.id, principal: &principal, matched: &matched, query, version };
-            let (result, proposed) = self.evaluate(&request, &body, now_ms, &mut seen.assignment).await;
+            let (result, fate) = self.evaluate(&request, &body, now_ms, &mut seen.assignment).await;
             // An outcome is as it is. Everything else holds only if nothing has changed under it: the last step.
-            if proposed || reading.confirm().await.map_err(|error| plain(error.into()))? {
-                seen.index = Some(reading.index());
+            let good = match fate {
+                Fate::Proposed(_) => true,
+                Fate::Looked => reading.confirm().await.map_err(|error| plain(error.into()))?,
+            };
+            if good {
+                seen.index = match fate {
+                    Fate::Proposed(index) => index,
+                    Fate::Looked => Some(reading.index()),
+                };
                 seen.behind_ms = reading.behind_ms();
                 return result.map_err(plain);
             }
         }
     }
 
-    /// Answers from what is here, between the two halves of the gate; also whether something was proposed.
+    /// Answers from what is here, between the two halves of the gate.
     async fn evaluate(
         &self,
         request: &Request<'_>,
         body: &[u8],
         now_ms: u64,
         assignment: &mut Option<Id128>,
-    ) -> (Result<Reply, ServiceError>, bool) {
+    ) -> (Result<Reply, ServiceError>, Fate) {
         let prepare = || {
             // Looked up again behind the gate: policies and settings may have changed on another node.
             let vault = self.service.vault_by_id(request.vault)?;
@@ -244,7 +260,7 @@ impl Exchange<'_> {
         };
         let vault = match prepare() {
             Ok(vault) => vault,
-            Err(error) => return (Err(error), false),
+            Err(error) => return (Err(error), Fate::Looked),
         };
         let render = Renderer { origin: self.origin.clone(), vault: &vault, version: request.version };
         let principal = request.principal.clone();
@@ -253,9 +269,9 @@ impl Exchange<'_> {
                 *assignment = call.assignment();
                 let call = call.known_as(self.client_id(), &self.method(), self.request.path());
                 let result = ops::run(&call).await;
-                (result, call.has_proposed())
+                (result, if call.has_proposed() { Fate::Proposed(call.decided()) } else { Fate::Looked })
             }
-            Err(error) => (Err(error), false),
+            Err(error) => (Err(error), Fate::Looked),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::sealing::Sealer;
 use crate::tokens::Tokens;
 use claviger_crypto::provider::CryptoProvider;
 use claviger_crypto::random;
-use claviger_node::Node;
+use claviger_node::{Decided, Node};
 use claviger_state_machine::read;
 use claviger_state_machine::records::Vault;
 use claviger_types::command::{Actor, Command, Entry, SetReads};
@@ -139,17 +139,17 @@ impl Service {
         command: &Command,
         blobs: Vec<Vec<u8>>,
     ) -> Result<Outcome, ServiceError> {
-        self.propose_as(fresh_id()?, actor, command, blobs).await
+        Ok(self.decide_as(fresh_id()?, actor, command, blobs).await?.outcome)
     }
 
-    /// Proposes a command under a request id.
-    pub(crate) async fn propose_as(
+    /// Proposes a command under a request id, and says where it was decided.
+    pub(crate) async fn decide_as(
         &self,
         request: Id128,
         actor: Actor,
         command: &Command,
         mut blobs: Vec<Vec<u8>>,
-    ) -> Result<Outcome, ServiceError> {
+    ) -> Result<Decided, ServiceError> {
         if request.is_digest() && blobs.is_empty() {
             // Two requests of a client are two entries, though they say the same: only retries inside the cluster are one.
             blobs.push(random::bytes::<16>()?.to_vec());
@@ -158,7 +158,7 @@ impl Service {
             tracing::error!(%error, command = command.name(), "a command could not be encoded");
             ServiceError::Internal
         })?;
-        Ok(self.node.propose(&entry).await?)
+        Ok(self.node.decide(&entry).await?)
     }
 }
 

@@ -3,9 +3,8 @@
 
 use crate::gate::ReadAt;
 use crate::lease::{Lease, Nanos};
-use crate::peer::PeerError;
+use crate::peer::{Decided, PeerError};
 use claviger_log::{LogId, Member, Payload, TypeConfig, Vote};
-use claviger_types::outcome::Outcome;
 use openraft::async_runtime::WatchReceiver;
 use openraft::entry::RaftEntry as _;
 use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
@@ -86,15 +85,16 @@ pub(crate) async fn write<S>(
     lease: &Lease,
     bytes: Vec<u8>,
     deadline: Instant,
-) -> Result<Outcome, PeerError>
+) -> Result<Decided, PeerError>
 where
     S: RaftStateMachine<TypeConfig>,
 {
     match timeout_at(deadline, raft.client_write(Payload(bytes))).await {
         // Committed and applied here. Others may hold leases: nobody is told before they all know.
         Ok(Ok(response)) => {
-            if lease.until_visible(response.log_id.index, deadline).await {
-                Ok(response.data)
+            let index = response.log_id.index;
+            if lease.until_visible(index, deadline).await {
+                Ok(Decided { outcome: response.data, index })
             } else {
                 Err(PeerError::Unknown)
             }

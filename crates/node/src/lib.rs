@@ -25,7 +25,7 @@ pub use error::{NodeError, StartError};
 pub use gate::{ReadCounts, ReadGate, Reading};
 pub use lease::{Lease, LeaseView};
 pub use node::{Emergency, Node, NodeConfig, Raft, Storage};
-pub use peer::{Identity, PeerError, Peers};
+pub use peer::{Decided, Identity, PeerError, Peers};
 pub use status::{LeaseStatus, Role, Status};
 pub use timers::{run_erasure, run_timers};
 

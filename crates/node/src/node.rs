@@ -6,7 +6,7 @@ use crate::gate::{self, ReadAt, ReadGate};
 use crate::hooks::{self, stopped, write_error};
 use crate::lease::{self, Ground, Lease, Transport};
 use crate::network::{Incoming, Network};
-use crate::peer::{AdminRequest, Lane, PeerError, Peers, Reply, Request};
+use crate::peer::{AdminRequest, Decided, Lane, PeerError, Peers, Reply, Request};
 use crate::status::{LeaseStatus, MemberStatus, Role, Status};
 use claviger_lease::{LeaseAck, LeaseMessage};
 use claviger_log::{check_order, Member, RaftLog, StateMachine, StateStore, TypeConfig, View, CHECK_EVERY};
@@ -316,6 +316,11 @@ impl Node {
     /// While time is left, an unknown outcome is tried again under the same request id, which the state machine
     /// recognizes: so it acts once. [`NodeError::Unknown`] when the time is over.
     pub async fn propose(&self, entry: &Entry) -> Result<Outcome, NodeError> {
+        Ok(self.decide(entry).await?.outcome)
+    }
+
+    /// As [`Node::propose`], and says at which log index it was decided.
+    pub async fn decide(&self, entry: &Entry) -> Result<Decided, NodeError> {
         let bytes = entry.to_bytes().map_err(|e| NodeError::Refused(e.to_string()))?;
         let deadline = Instant::now() + PROPOSE;
         let mut maybe_done = false;
@@ -336,7 +341,7 @@ impl Node {
                 None => Err(PeerError::NotLeader { leader: None }),
             };
             match result {
-                Ok(outcome) => return Ok(outcome),
+                Ok(decided) => return Ok(decided),
                 Err(PeerError::Refused(why)) => return Err(NodeError::Refused(why)),
                 Err(PeerError::NotLeader { leader }) => {
                     hints += 1;
@@ -358,18 +363,19 @@ impl Node {
         }
     }
 
-    async fn forward(&self, id: u64, to: &Member, bytes: Vec<u8>, deadline: Instant) -> Result<Outcome, PeerError> {
+    async fn forward(&self, id: u64, to: &Member, bytes: Vec<u8>, deadline: Instant) -> Result<Decided, PeerError> {
         // One attempt must not wait for a leader that has gone; the next one is recognized as a retry.
         let left = deadline.saturating_duration_since(Instant::now()).min(ATTEMPT);
         let request = Request::Propose(bytes);
         let answer = self.inner.peers.call(to, Lane::Propose, &request, left);
         match unless_replaced(&self.inner.raft, id, answer).await? {
-            Reply::Outcome(outcome) => Ok(*outcome),
+            Reply::Decided(decided) => Ok(*decided),
+            Reply::Outcome(outcome) => Ok(Decided { outcome: *outcome, index: 0 }),
             _ => Err(PeerError::NoAnswer("an answer of another kind".into())),
         }
     }
 
-    async fn propose_here(&self, bytes: Vec<u8>, deadline: Instant) -> Result<Outcome, PeerError> {
+    async fn propose_here(&self, bytes: Vec<u8>, deadline: Instant) -> Result<Decided, PeerError> {
         let bytes = self.stamp(bytes)?;
         hooks::write(&self.inner.raft, &self.inner.lease, bytes, deadline).await
     }
@@ -414,7 +420,7 @@ impl Node {
             }
             Request::Snapshot(step) => self.inner.incoming.step(step, raft).await?,
             Request::Propose(bytes) => {
-                Reply::Outcome(Box::new(self.propose_here(bytes, Instant::now() + PROPOSE).await?))
+                Reply::Decided(Box::new(self.propose_here(bytes, Instant::now() + PROPOSE).await?))
             }
             Request::ReadIndex => Reply::ReadIndex(hooks::read_at(raft, &self.inner.lease).await?.index),
             Request::ReadAt => {

@@ -15,7 +15,7 @@ mod wire;
 pub use client::{Lane, Peers};
 pub use server::serve;
 pub use tls::Identity;
-pub use wire::{AdminRequest, PeerError, Reply, Request};
+pub use wire::{AdminRequest, Decided, PeerError, Reply, Request};
 
 pub(crate) use wire::{Transfer, CHUNK_BYTES};
 

@@ -147,7 +147,7 @@ pub enum Reply {
     Received,
     /// To the last step.
     Installed(SnapshotResponse<TypeConfig>),
-    /// To `Propose`.
+    /// To `Propose`, of nodes that do not say where it was decided.
     Outcome(Box<Outcome>),
     /// To `ReadIndex`.
     ReadIndex(u64),
@@ -166,6 +166,17 @@ pub enum Reply {
     Leased(LeaseAck),
     /// To `Vote`: the answer, and how long before it the voter last accepted an append, in nanoseconds of its clock.
     Voted(VoteResponse<TypeConfig>, u64),
+    /// To `Propose`.
+    Decided(Box<Decided>),
+}
+
+/// What a proposal came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decided {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// The log index that it was decided at; 0 when the leader does not say.
+    pub index: u64,
 }
 
 /// Why a peer did not do what was asked.

@@ -253,9 +253,9 @@ pub(super) async fn write(node: &SimNode, bytes: Vec<u8>, deadline: Instant) -> 
             Err(_) => Err(PeerError::Unknown),
         };
     }
-    let outcome = hooks::write(&node.raft, &node.lease, bytes, deadline).await;
+    let decided = hooks::write(&node.raft, &node.lease, bytes, deadline).await;
     node.record.visible(Some(&node.lease));
-    outcome
+    decided.map(|decided| decided.outcome)
 }
 
 /// As the real node proposes: here or at the leader, again while there is time.
