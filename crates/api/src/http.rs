@@ -19,6 +19,7 @@ use claviger_state_machine::read;
 use claviger_state_machine::records::Vault;
 use claviger_types::name::{Id128, VaultName};
 use futures::StreamExt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -108,6 +109,32 @@ enum Fate {
     Looked,
     /// A proposal, and the log index that it was decided at, where it was: an outcome is as it is.
     Proposed(Option<u64>),
+}
+
+/// How long a request waits in the gate, observed when the request ends.
+struct Held<'a> {
+    service: &'a Service,
+    time: Duration,
+}
+
+impl<'a> Held<'a> {
+    fn new(service: &'a Service) -> Self {
+        Self { service, time: Duration::ZERO }
+    }
+
+    /// Counts the time that `gate` takes.
+    async fn during<T>(&mut self, gate: impl Future<Output = T>) -> T {
+        let started = Instant::now();
+        let result = gate.await;
+        self.time += started.elapsed();
+        result
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.service.metrics.read_hold.observe(self.time.as_secs_f64());
+    }
 }
 
 /// A request that was understood.
@@ -223,14 +250,15 @@ impl Exchange<'_> {
         let gate = self.service.node.gate();
         let parts = matched.depends_on(vault.id);
         let mut reading = gate.read(&parts, Some(vault.id));
+        let mut held = Held::new(self.service);
         loop {
-            reading.begin().await.map_err(|error| plain(error.into()))?;
+            held.during(reading.begin()).await.map_err(|error| plain(error.into()))?;
             let request = Request { label, vault: vault.id, principal: &principal, matched: &matched, query, version };
             let (result, fate) = self.evaluate(&request, &body, now_ms, &mut seen.assignment).await;
             // An outcome is as it is. Everything else holds only if nothing has changed under it: the last step.
             let good = match fate {
                 Fate::Proposed(_) => true,
-                Fate::Looked => reading.confirm().await.map_err(|error| plain(error.into()))?,
+                Fate::Looked => held.during(reading.confirm()).await.map_err(|error| plain(error.into()))?,
             };
             if good {
                 seen.index = match fate {

@@ -1,21 +1,30 @@
 //! Every metric, in one place. Labels come from closed sets, never from names that users choose.
 
+use crate::process::Process;
 use crate::service::Service;
+use claviger_node::WriteStage;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Buckets in seconds: from a cached read to a slow key creation.
 const SECONDS: &[f64] = &[0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Buckets for the gate, in seconds: from two clock readings to the longest wait.
+const HOLD_SECONDS: &[f64] =
+    &[0.000_005, 0.000_02, 0.000_1, 0.000_5, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
 /// The metrics of one node.
 pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) requests: IntCounterVec,
     pub(crate) seconds: HistogramVec,
+    pub(crate) read_hold: Histogram,
     pub(crate) scheduled: IntCounterVec,
+    write_wait: HistogramVec,
     rsa_keys_ready: IntGaugeVec,
     role: IntGaugeVec,
     term: IntGauge,
@@ -39,6 +48,7 @@ pub(crate) struct Metrics {
     evictions: IntCounter,
     reads: IntCounterVec,
     repeated: IntCounter,
+    process: Process,
 }
 
 impl Metrics {
@@ -60,12 +70,37 @@ impl Metrics {
             &["operation"],
         )
         .expect("a constant name is well-formed");
+        let read_hold = Histogram::with_opts(
+            HistogramOpts::new(
+                "claviger_read_hold_seconds",
+                "How long requests on vaults waited in the read gate: for a round trip to the leader, or for changes under \
+                 way in what they read.",
+            )
+            .buckets(HOLD_SECONDS.to_vec()),
+        )
+        .expect("a constant name is well-formed");
+        registry.register(Box::new(read_hold.clone())).expect("each name is registered once");
+        let write_wait = HistogramVec::new(
+            HistogramOpts::new(
+                "claviger_write_wait_seconds",
+                "At the leader, of each entry: commit until it is durable at a quorum and applied, visible from then on \
+                 until every node that may hold a lease has it.",
+            )
+            .buckets(SECONDS.to_vec()),
+            &["stage"],
+        )
+        .expect("a constant name is well-formed");
+        registry.register(Box::new(write_wait.clone())).expect("each name is registered once");
         let scheduled = IntCounterVec::new(
             Opts::new("claviger_scheduled_total", "What the service did with keys by itself, by kind and outcome."),
             &["what", "outcome"],
         )
         .expect("a constant name is well-formed");
         registry.register(Box::new(scheduled.clone())).expect("each name is registered once");
+        for what in ["rotate", "near_expiry"] {
+            // From the start, so that the first one is seen as an increase.
+            ["done", "not_due", "failed"].map(|outcome| scheduled.with_label_values(&[what, outcome]));
+        }
         let role = IntGaugeVec::new(Opts::new("claviger_raft_role", "1 for the node's present role."), &["role"])
             .expect("a constant name is well-formed");
         registry.register(Box::new(requests.clone())).expect("each name is registered once");
@@ -103,6 +138,9 @@ impl Metrics {
         .expect("a constant name is well-formed");
         registry.register(Box::new(holder.clone())).expect("each name is registered once");
         Self {
+            process: Process::new(&registry),
+            read_hold,
+            write_wait,
             reads,
             holder,
             fault: gauge(
@@ -159,6 +197,19 @@ impl Metrics {
         }
     }
 
+    /// What a node tells how long the stages of writes took.
+    pub(crate) fn write_times(&self) -> impl Fn(WriteStage, Duration) + Send + Sync + 'static {
+        let stage = |name: &str| self.write_wait.with_label_values(&[name]);
+        let (commit, visible) = (stage("commit"), stage("visible"));
+        move |stage, took| {
+            let histogram = match stage {
+                WriteStage::Commit => &commit,
+                WriteStage::Visible => &visible,
+            };
+            histogram.observe(took.as_secs_f64());
+        }
+    }
+
     fn render_lease(&self, service: &Service) {
         let as_gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let seconds = |ms: u64| ms as f64 / 1_000.0;
@@ -212,6 +263,7 @@ impl Metrics {
         self.purged.set(as_gauge(status.purged));
         self.members.set(i64::try_from(status.members.len()).unwrap_or(i64::MAX));
         self.render_lease(service);
+        self.process.look();
         for (bits, ready) in service.keygen.ready() {
             let gauge = self.rsa_keys_ready.with_label_values(&[bits.to_string()]);
             gauge.set(i64::try_from(ready).unwrap_or(i64::MAX));

@@ -74,6 +74,7 @@ impl Service {
     /// Wires the parts together.
     pub fn new(node: Node, sealer: Sealer, provider: Arc<dyn CryptoProvider>, config: ServiceConfig) -> Self {
         let metrics = Metrics::new();
+        node.set_write_times(metrics.write_times());
         Self {
             node,
             config,

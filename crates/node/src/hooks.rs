@@ -79,21 +79,36 @@ pub(crate) fn voted(lease: &Lease, vote: &Vote, voter: u64, response: &VoteRespo
     }
 }
 
-/// Writes an entry at the leader, and answers when everyone may know of it.
+/// A part of a write at the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteStage {
+    /// Until it is durable at a quorum and applied here.
+    Commit,
+    /// From then on, until every node that may hold a lease has it.
+    Visible,
+}
+
+/// Writes an entry at the leader, and answers when everyone may know of it; `took` is told how long each stage was.
 pub(crate) async fn write<S>(
     raft: &Raft<S>,
     lease: &Lease,
     bytes: Vec<u8>,
     deadline: Instant,
+    took: impl Fn(WriteStage, Duration),
 ) -> Result<Decided, PeerError>
 where
     S: RaftStateMachine<TypeConfig>,
 {
+    let started = Instant::now();
     match timeout_at(deadline, raft.client_write(Payload(bytes))).await {
         // Committed and applied here. Others may hold leases: nobody is told before they all know.
         Ok(Ok(response)) => {
+            let committed = Instant::now();
+            took(WriteStage::Commit, committed - started);
             let index = response.log_id.index;
-            if lease.until_visible(index, deadline).await {
+            let visible = lease.until_visible(index, deadline).await;
+            took(WriteStage::Visible, committed.elapsed());
+            if visible {
                 Ok(Decided { outcome: response.data, index })
             } else {
                 Err(PeerError::Unknown)

@@ -23,6 +23,7 @@ mod timers;
 
 pub use error::{NodeError, StartError};
 pub use gate::{ReadCounts, ReadGate, Reading};
+pub use hooks::WriteStage;
 pub use lease::{Lease, LeaseView};
 pub use node::{Emergency, Node, NodeConfig, Raft, Storage};
 pub use peer::{Decided, Identity, PeerError, Peers};

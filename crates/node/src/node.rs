@@ -3,7 +3,7 @@
 use crate::clock::boottime;
 use crate::error::{NodeError, StartError};
 use crate::gate::{self, ReadAt, ReadGate};
-use crate::hooks::{self, stopped, write_error};
+use crate::hooks::{self, stopped, write_error, WriteStage};
 use crate::lease::{self, Ground, Lease, Transport};
 use crate::network::{Incoming, Network};
 use crate::peer::{AdminRequest, Decided, Lane, PeerError, Peers, Reply, Request};
@@ -142,6 +142,7 @@ struct Inner {
     incoming: Incoming,
     service: OnceLock<Service>,
     clock: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
+    write_times: OnceLock<Box<dyn Fn(WriteStage, Duration) + Send + Sync>>,
 }
 
 impl Node {
@@ -180,6 +181,7 @@ impl Node {
             incoming,
             service: OnceLock::new(),
             clock: OnceLock::new(),
+            write_times: OnceLock::new(),
         };
         let node = Self { inner: Arc::new(inner) };
         tokio::spawn(leave_stuck_disk(Arc::downgrade(&node.inner), disk));
@@ -202,6 +204,12 @@ impl Node {
     pub fn set_clock(&self, now_ms: impl Fn() -> u64 + Send + Sync + 'static) {
         // A second call would be a mistake of the wiring; the first one stays.
         self.inner.clock.set(Box::new(now_ms)).ok();
+    }
+
+    /// Is told how long the stages of each write took that this node carried out as the leader; set once, at the start.
+    pub fn set_write_times(&self, observe: impl Fn(WriteStage, Duration) + Send + Sync + 'static) {
+        // A second call would be a mistake of the wiring; the first one stays.
+        self.inner.write_times.set(Box::new(observe)).ok();
     }
 
     fn wall_ms(&self) -> Option<u64> {
@@ -377,7 +385,12 @@ impl Node {
 
     async fn propose_here(&self, bytes: Vec<u8>, deadline: Instant) -> Result<Decided, PeerError> {
         let bytes = self.stamp(bytes)?;
-        hooks::write(&self.inner.raft, &self.inner.lease, bytes, deadline).await
+        let took = |stage, time| {
+            if let Some(observe) = self.inner.write_times.get() {
+                observe(stage, time);
+            }
+        };
+        hooks::write(&self.inner.raft, &self.inner.lease, bytes, deadline, took).await
     }
 
     /// Gives an entry the leader's time. It is no part of what makes a retry a retry.

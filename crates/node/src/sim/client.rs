@@ -253,7 +253,7 @@ pub(super) async fn write(node: &SimNode, bytes: Vec<u8>, deadline: Instant) -> 
             Err(_) => Err(PeerError::Unknown),
         };
     }
-    let decided = hooks::write(&node.raft, &node.lease, bytes, deadline).await;
+    let decided = hooks::write(&node.raft, &node.lease, bytes, deadline, |_, _| {}).await;
     node.record.visible(Some(&node.lease));
     decided.map(|decided| decided.outcome)
 }
