@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh machine: `make run` and `make test`.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: build run test test-rust test-loom test-sim test-fuzz fuzz test-python test-js test-rust-sdk test-chaos test-chaos-short lint fmt deny load setup clean
+.PHONY: build run test test-rust test-loom test-sim test-fuzz fuzz test-python test-js test-rust-sdk test-chaos test-chaos-short test-availability test-availability-short test-pause lint fmt deny load setup clean
 
 # In CI the build cache lies outside the clone, so that RocksDB's C++ is compiled once per machine, not once per run.
 ifeq ($(CI),true)
@@ -20,7 +20,7 @@ run: build
 	target/release/claviger dev
 
 ## test: everything
-test: lint test-rust test-loom test-sim test-fuzz test-python test-js test-rust-sdk test-chaos-short
+test: lint test-rust test-loom test-sim test-fuzz test-python test-js test-rust-sdk test-chaos-short test-availability-short
 
 ## lint: formatting and clippy without warnings (writes nothing)
 lint: setup
@@ -69,6 +69,18 @@ test-chaos: build
 # The same in half a minute, for every run of the tests.
 test-chaos-short: build
 	tests/chaos/run.sh 30 1 3
+
+## test-availability: how long failures are felt, twenty minutes (tests/chaos/README.md)
+test-availability: build
+	tests/chaos/availability.sh
+
+# A few of them: does everything come back?
+test-availability-short: build
+	tests/chaos/availability.sh --short
+
+## test-pause: nodes stopped in the middle of a request while its authority is revoked, twenty minutes (tests/chaos/README.md)
+test-pause: setup
+	CARGO_TARGET_DIR=$(TARGET_DIR) tests/pause/run.sh
 
 ## deny: advisories, licences and sources of dependencies (installs cargo-deny once; needs the advisory database)
 deny:

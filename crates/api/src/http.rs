@@ -7,6 +7,7 @@
 use crate::call::{query_parameter, Call, Reply};
 use crate::domain::{self, Origin, Plane, Resource};
 use crate::error::{Caller, ServiceError, TokenFault};
+use crate::pause::{self, Point};
 use crate::service::{fresh_id, Service};
 use crate::tokens::Principal;
 use crate::version::ApiVersion;
@@ -179,6 +180,7 @@ impl Exchange<'_> {
         add("x-ms-keyvault-rbac-assignment-id", assignment);
         add("x-claviger-index", seen.index.map(HeaderValue::from));
         add("x-claviger-staleness-ms", seen.behind_ms.map(HeaderValue::from));
+        pause::reach(Point::Rendered);
         (operation, response)
     }
 
@@ -253,14 +255,17 @@ impl Exchange<'_> {
         let mut held = Held::new(self.service);
         loop {
             held.during(reading.begin()).await.map_err(|error| plain(error.into()))?;
+            pause::reach(Point::Begun);
             let request = Request { label, vault: vault.id, principal: &principal, matched: &matched, query, version };
             let (result, fate) = self.evaluate(&request, &body, now_ms, &mut seen.assignment).await;
+            pause::reach(Point::Evaluated);
             // An outcome is as it is. Everything else holds only if nothing has changed under it: the last step.
             let good = match fate {
                 Fate::Proposed(_) => true,
                 Fate::Looked => held.during(reading.confirm()).await.map_err(|error| plain(error.into()))?,
             };
             if good {
+                pause::reach(Point::Confirmed);
                 seen.index = match fate {
                     Fate::Proposed(index) => index,
                     Fate::Looked => Some(reading.index()),

@@ -22,6 +22,7 @@ mod keygen;
 mod management;
 mod metrics;
 mod ops;
+mod pause;
 mod process;
 mod release_policy;
 pub mod route;

@@ -53,6 +53,14 @@ pub fn serve_admin(service: Arc<Service>, listener: TcpListener) -> io::Result<S
                 .content_type("text/plain; version=0.0.4; charset=utf-8")
                 .body(service.metrics.render(&service)),
             path if path.starts_with("/healthz/") => health(&request, &service).await,
+            #[cfg(feature = "pause-points")]
+            path if path.starts_with("/pause/") => {
+                let local = request.peer_addr().is_some_and(|peer| peer.ip().is_loopback());
+                match path.strip_prefix("/pause/") {
+                    Some(point) if local && crate::pause::arm(point) => HttpResponse::NoContent().finish(),
+                    _ => HttpResponse::NotFound().finish(),
+                }
+            }
             _ => HttpResponse::NotFound().content_type("text/plain; charset=utf-8").body("no such path\n"),
         }
     }
