@@ -684,6 +684,19 @@ listen = "127.0.0.1:{self.admin}"
         finally:
             connection.close()
 
+    def metrics(self) -> dict[str, float]:
+        """What it tells now, by name and labels."""
+        status, text = self.admin_get("/metrics")
+        assert status == 200, text
+        samples = [line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#")]
+        return {name: float(value) for name, _, value in samples}
+
+    def has_lease(self) -> bool:
+        return self.metrics()["claviger_lease_valid"] == 1
+
+    def leads(self) -> bool:
+        return self.metrics().get('claviger_raft_role{role="leader"}') == 1
+
     def up(self) -> bool:
         return self.admin_get("/healthz/live")[0] == 200
 

@@ -97,9 +97,11 @@ impl Metrics {
         )
         .expect("a constant name is well-formed");
         registry.register(Box::new(scheduled.clone())).expect("each name is registered once");
+        // From the start, so that the first one is seen as an increase.
         for what in ["rotate", "near_expiry"] {
-            // From the start, so that the first one is seen as an increase.
-            ["done", "not_due", "failed"].map(|outcome| scheduled.with_label_values(&[what, outcome]));
+            for outcome in ["done", "not_due", "failed"] {
+                scheduled.with_label_values(&[what, outcome]);
+            }
         }
         let role = IntGaugeVec::new(Opts::new("claviger_raft_role", "1 for the node's present role."), &["role"])
             .expect("a constant name is well-formed");
