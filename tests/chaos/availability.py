@@ -37,6 +37,7 @@ READ_TIMEOUT, WRITE_TIMEOUT = 6.0, 12.0
 PAUSE = 3.0  # seconds for which a node is stopped or cut off
 DOWN = 0.8  # seconds that a killed node stays away after everything has come back
 PATIENCE = 30.0
+WELL = 90.0  # a node that fell behind again and again is left without a lease for up to a minute
 PARTS = 5  # times that each mode has its turn
 WARM = 1.0  # a stream is well when it was answered within this time, and has been running so long
 # Faults, and how many of each there are in a whole run.
@@ -130,6 +131,7 @@ class Run:
         self.lags: list[float] = []
         self.mode = ""
         self.calm = 0.0  # since when all is well
+        self.struck = dict.fromkeys(self.cluster.nodes, 0.0)
         self.found: dict[tuple[str, str], list[dict[str, float]]] = {(m, f): [] for m in modes for f in faults}
         self.normal: dict[tuple[str, str], list[float]] = {}
 
@@ -218,7 +220,7 @@ class Run:
             streams = all(stream.answered and stream.answered[-1][1] > since for stream in self.streams)
             return all(ready) and as_wanted and streams and await self.leader() is not None
 
-        await self.cluster.until("all is well", is_well, PATIENCE)
+        await self.cluster.until("all is well", is_well, WELL)
         self.calm = time.monotonic()
         for stream in self.streams:
             del stream.answered[:-1]
@@ -230,7 +232,9 @@ class Run:
         assert leader is not None, "there is a leader when all is well"
         victim = leader
         if fault.startswith("follower"):
-            victim = self.choose.choice([node for node in self.cluster.nodes if node is not leader])
+            # Whose turn it is: one that is struck again and again gets no lease for longer and longer.
+            victim = min((node for node in self.cluster.nodes if node is not leader), key=lambda node: self.struck[node])
+            self.struck[victim] = time.monotonic()
         survivors = [stream for stream in self.streams if stream.node is not victim]
         for stream in self.streams:
             took = self.normal.setdefault((self.mode, stream.kind), [])
