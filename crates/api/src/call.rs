@@ -11,7 +11,7 @@ use claviger_node::Node;
 use claviger_node::View;
 use claviger_state_machine::records::Vault;
 use claviger_state_machine::{allowed as access, read, Access, ApplyError, Need};
-use claviger_types::command::{Actor, Command};
+use claviger_types::command::Command;
 use claviger_types::name::{Id128, Kind, ObjectName};
 use claviger_types::outcome::{Deletion, ObjectVersion, Outcome};
 use claviger_types::role::DATA_PREFIX;
@@ -95,7 +95,7 @@ impl<'a> Call<'a> {
         };
         let vault = render.vault;
         let (access, clock) = service.node().view(|view| {
-            let access = access(view, vault, principal.tenant, principal.oid, need)?;
+            let access = access(view, vault, &principal.subject(), need)?;
             Ok::<_, ApplyError>((access, read::clock_ms(view)?))
         })?;
         let now = now_ms.max(clock) / 1000;
@@ -249,15 +249,11 @@ impl<'a> Call<'a> {
         self.decided.get()
     }
 
-    fn actor(&self) -> Actor {
-        Actor::Principal { tenant: self.principal.tenant, oid: self.principal.oid }
-    }
-
     /// Proposes a command in the caller's name; a refusal is an outcome like any other.
     pub(crate) async fn propose_raw(&self, command: Command, blobs: Vec<Vec<u8>>) -> Result<Outcome, ServiceError> {
         self.proposed.set(true);
         let request = self.request.map_or_else(fresh_id, Ok)?;
-        let decided = self.service.decide_as(request, self.actor(), &command, blobs).await?;
+        let decided = self.service.decide_as(request, self.principal.actor.clone(), &command, blobs).await?;
         self.decided.set(Some(decided.index).filter(|index| *index > 0));
         Ok(decided.outcome)
     }

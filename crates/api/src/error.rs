@@ -45,6 +45,8 @@ pub enum TokenFault {
     Expired,
     /// `nbf` is yet to come.
     NotYetValid,
+    /// The user or application that it speaks for is gone.
+    Revoked,
     /// For another resource.
     Audience {
         /// What this host wants.
@@ -275,6 +277,9 @@ impl TokenFault {
             TokenFault::Invalid => "AKV10001: The token is malformed or its signature cannot be verified.".into(),
             TokenFault::Expired => "AKV10002: The token has expired.".into(),
             TokenFault::NotYetValid => "AKV10003: The token is not valid yet.".into(),
+            TokenFault::Revoked => {
+                "AKV10004: The user or application that the token was issued for does not exist or is disabled.".into()
+            }
             TokenFault::Audience { expected, found } => {
                 format!("AKV10022: Invalid audience. Expected {expected}, found: {found}.")
             }
@@ -531,6 +536,8 @@ pub fn from_refusal(
         | Refusal::RoleExists
         | Refusal::RoleInUse
         | Refusal::PrincipalNotFound
+        | Refusal::PrincipalExists
+        | Refusal::NotApproved
         | Refusal::TooMany => {
             tracing::error!(?refusal, "the state machine refused what it should not have been asked");
             ServiceError::Internal

@@ -271,7 +271,7 @@ impl Exchange<'_> {
                     Fate::Looked => Some(reading.index()),
                 };
                 seen.behind_ms = reading.behind_ms();
-                return result.map_err(plain);
+                return result;
             }
         }
     }
@@ -283,12 +283,18 @@ impl Exchange<'_> {
         body: &[u8],
         now_ms: u64,
         assignment: &mut Option<Id128>,
-    ) -> (Result<Reply, ServiceError>, Fate) {
+    ) -> (Result<Reply, (ServiceError, Option<String>)>, Fate) {
+        let plain = |error| (error, None);
+        #[expect(clippy::result_large_err, reason = "once per request, and errors are the rare case")]
         let prepare = || {
             // Looked up again behind the gate: policies and settings may have changed on another node.
-            let vault = self.service.vault_by_id(request.vault)?;
-            let vault = vault.ok_or_else(|| ServiceError::VaultNotFound(request.label.to_owned()))?;
-            self.firewall(&vault, request.principal)?;
+            let vault = self.service.vault_by_id(request.vault).map_err(plain)?;
+            let vault = vault.ok_or_else(|| plain(ServiceError::VaultNotFound(request.label.to_owned())))?;
+            // And whom the token speaks for may be gone.
+            if !self.service.node.view(|view| request.principal.is_alive(view)).map_err(|error| plain(error.into()))? {
+                return Err(self.challenge(&vault, TokenFault::Revoked));
+            }
+            self.firewall(&vault, request.principal).map_err(plain)?;
             Ok(vault)
         };
         let vault = match prepare() {
@@ -302,9 +308,9 @@ impl Exchange<'_> {
                 *assignment = call.assignment();
                 let call = call.known_as(self.client_id(), &self.method(), self.request.path());
                 let result = ops::run(&call).await;
-                (result, if call.has_proposed() { Fate::Proposed(call.decided()) } else { Fate::Looked })
+                (result.map_err(plain), if call.has_proposed() { Fate::Proposed(call.decided()) } else { Fate::Looked })
             }
-            Err(error) => (Err(error), Fate::Looked),
+            Err(error) => (Err(plain(error)), Fate::Looked),
         }
     }
 

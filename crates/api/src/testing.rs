@@ -15,8 +15,9 @@ use claviger_crypto::provider::{default_provider, CryptoProvider};
 use claviger_crypto::seal::SealKey;
 use claviger_node::{Node, NodeConfig, Peers, Storage};
 use claviger_state_machine::read;
-use claviger_types::command::{Actor, Command, SetPolicies, SetReads};
+use claviger_types::command::{Actor, Command, PutApplication, SetPolicies, SetReads};
 use claviger_types::name::{Id128, Kind, VaultName};
+use claviger_types::outcome::Outcome;
 use claviger_types::permission::AccessPolicy;
 use claviger_types::reads::{ReadMode, ReadTiming};
 use serde_json::{json, Value};
@@ -107,13 +108,21 @@ impl World {
 
     /// A token of the built-in token service, as of now.
     pub fn token(&self, oid: Id128) -> String {
+        // Applications that the tests make have one id for everything.
+        let app = if oid == self.owner { self.app.clone() } else { oid.guid() };
+        self.token_of(oid, &app, "app")
+    }
+
+    /// The same, of a principal that came through this application and is an application or a user.
+    pub fn token_of(&self, oid: Id128, app: &str, kind: &str) -> String {
         let now = self.service.now_ms() / 1000;
         let claims = json!({
             "aud": "https://vault.azure.net",
             "iss": format!("https://sts.windows.net/{}/", self.tenant.guid()),
             "tid": self.tenant.guid(),
             "oid": oid.guid(),
-            "appid": "app",
+            "appid": app,
+            "idtyp": kind,
             "nbf": now,
             "exp": now + 3600,
         });
@@ -175,12 +184,31 @@ impl World {
         (status, text(&error["code"]), text(&error["innererror"]["code"]), text(&error["message"]))
     }
 
+    /// Makes an application whose principal is `oid`.
+    pub async fn application(&self, oid: Id128) {
+        let put = PutApplication {
+            tenant: self.tenant,
+            app: oid,
+            object: oid,
+            oid,
+            has_principal: true,
+            display_name: "test".into(),
+        };
+        self.system(Command::PutApplication(put)).await;
+    }
+
     /// Gives `oid` exactly these permissions; the owner keeps everything.
     pub async fn grant(&self, oid: Id128, keys: u32, secrets: u32) {
+        self.application(oid).await;
         let owner = AccessPolicy::everything(self.tenant, self.owner);
         let policies = vec![owner, AccessPolicy { keys, secrets, ..AccessPolicy::everything(self.tenant, oid) }];
-        let command = Command::SetPolicies(SetPolicies { vault: self.vault, policies, seen: None });
-        self.service.propose(Actor::System, &command, vec![]).await.unwrap();
+        self.system(Command::SetPolicies(SetPolicies { vault: self.vault, policies, seen: None })).await;
+    }
+
+    /// A command of the service itself, which is not refused.
+    pub async fn system(&self, command: Command) {
+        let outcome = self.service.propose(Actor::System, &command, vec![]).await.unwrap();
+        assert!(!matches!(outcome, Outcome::Refused(_)), "{command:?}: {outcome:?}");
     }
 
     /// Moves the service's clock.

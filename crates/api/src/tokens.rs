@@ -1,12 +1,16 @@
 //! Checking and issuing access tokens of the built-in token service.
 //!
 //! A verified token is remembered by its hash, so that only the first request of an hour pays for the signature; times,
-//! audience and tenant are looked at on every request, because they depend on when and where it is used.
+//! audience and tenant are looked at on every request, because they depend on when and where it is used. So is the
+//! principal itself: behind the read gate, so that a token dies with whom it speaks for.
 
 use crate::error::{ServiceError, TokenFault};
+use crate::identity::is_public_client;
 use crate::service::Service;
 use claviger_crypto::jwt::{self, JwtSigner};
-use claviger_state_machine::read;
+use claviger_node::View;
+use claviger_state_machine::{read, ApplyError, Subject};
+use claviger_types::command::Actor;
 use claviger_types::name::Id128;
 use lru::LruCache;
 use serde::Deserialize;
@@ -26,6 +30,8 @@ const LEEWAY: u64 = 30;
 /// Who a verified token speaks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Principal {
+    /// In whose name commands are proposed.
+    pub(crate) actor: Actor,
     /// `tid`.
     pub(crate) tenant: Id128,
     /// `oid`: what policies name.
@@ -40,6 +46,34 @@ pub(crate) struct Principal {
     expires: u64,
 }
 
+impl Principal {
+    /// Whether the directory still has it: a user that may sign in, an application with its service principal, and the
+    /// application through which a user acts.
+    pub(crate) fn is_alive(&self, view: &View<'_>) -> Result<bool, ApplyError> {
+        let application = |app: Id128| read::application(view, app);
+        Ok(match &self.actor {
+            Actor::Principal { tenant, oid } => match Id128::parse_guid(&self.app) {
+                Ok(app) => application(app)?
+                    .is_some_and(|found| found.has_principal && (found.tenant, found.oid) == (*tenant, *oid)),
+                Err(_) => false,
+            },
+            Actor::Delegated { tenant, oid, app } => {
+                let known = read::user(view, *oid)?.is_some_and(|user| user.tenant == *tenant)
+                    && read::sign_in(view, *oid)?.is_none_or(|sign_in| sign_in.enabled);
+                known && (is_public_client(*app) || application(*app)?.is_some())
+            }
+            // Its issuer's to say; the service itself has no tokens.
+            Actor::External { .. } | Actor::System => true,
+        })
+    }
+
+    /// Whom an access check is about.
+    pub(crate) fn subject(&self) -> Subject<'_> {
+        let own = Subject { tenant: self.tenant, oid: self.oid, application: None, groups: &[] };
+        Subject::of(&self.actor).unwrap_or(own)
+    }
+}
+
 #[derive(Deserialize)]
 struct Claims {
     aud: String,
@@ -48,6 +82,8 @@ struct Claims {
     oid: String,
     #[serde(default)]
     appid: String,
+    #[serde(default)]
+    idtyp: String,
     nbf: u64,
     exp: u64,
 }
@@ -96,9 +132,16 @@ impl Service {
         let key = keys.iter().find(|key| key.kid == kid).ok_or(TokenFault::Invalid)?;
         let jws = jwt::verify_rs256(token, &key.public).map_err(|_| TokenFault::Invalid)?;
         let claims: Claims = serde_json::from_slice(&jws.payload).map_err(|_| TokenFault::Invalid)?;
+        let guid = |text: &str| Id128::parse_guid(text).map_err(|_| TokenFault::Invalid);
+        let (tenant, oid) = (guid(&claims.tid)?, guid(&claims.oid)?);
+        let actor = match claims.idtyp.as_str() {
+            "user" => Actor::Delegated { tenant, oid, app: guid(&claims.appid)? },
+            _ => Actor::Principal { tenant, oid },
+        };
         Ok(Principal {
-            tenant: Id128::parse_guid(&claims.tid).map_err(|_| TokenFault::Invalid)?,
-            oid: Id128::parse_guid(&claims.oid).map_err(|_| TokenFault::Invalid)?,
+            actor,
+            tenant,
+            oid,
             app: claims.appid,
             issuer: claims.iss,
             audience: claims.aud,

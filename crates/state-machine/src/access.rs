@@ -4,9 +4,47 @@ use crate::kv::Read;
 use crate::policy::{Need, Required, DIRECTORY_WRITE};
 use crate::read::{self, Result};
 use crate::records::Vault;
+use claviger_types::command::Actor;
 use claviger_types::name::Id128;
-use claviger_types::permission::AccessPolicy;
 use claviger_types::role::{self, Scope, DATA_PREFIX};
+
+/// Whom an access check is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subject<'a> {
+    /// Its tenant.
+    pub tenant: Id128,
+    /// Its object id.
+    pub oid: Id128,
+    /// The application that speaks for it, if it is a user.
+    pub application: Option<Id128>,
+    /// Groups that another issuer has put it into.
+    pub groups: &'a [Id128],
+}
+
+impl<'a> Subject<'a> {
+    /// Of an actor; the service itself is none.
+    pub fn of(actor: &'a Actor) -> Option<Self> {
+        match actor {
+            Actor::System => None,
+            Actor::Principal { tenant, oid } => {
+                Some(Self { tenant: *tenant, oid: *oid, application: None, groups: &[] })
+            }
+            Actor::Delegated { tenant, oid, app } => {
+                Some(Self { tenant: *tenant, oid: *oid, application: Some(*app), groups: &[] })
+            }
+            Actor::External { tenant, oid, groups } => {
+                Some(Self { tenant: *tenant, oid: *oid, application: None, groups })
+            }
+        }
+    }
+
+    /// Itself and all its groups.
+    fn principals(&self, kv: &impl Read) -> Result<Vec<Id128>> {
+        let mut found = read::principals(kv, self.oid)?;
+        found.extend(self.groups);
+        Ok(found)
+    }
+}
 
 /// What a look at policies or roles came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,16 +65,19 @@ impl Access {
 }
 
 /// Whether a principal may work with a vault's objects. The vault says whether policies or roles decide.
-pub fn allowed(kv: &impl Read, vault: &Vault, tenant: Id128, oid: Id128, need: Need<'_>) -> Result<Access> {
-    if vault.deletion.is_some() || vault.tenant != tenant {
+pub fn allowed(kv: &impl Read, vault: &Vault, who: &Subject<'_>, need: Need<'_>) -> Result<Access> {
+    if vault.deletion.is_some() || vault.tenant != who.tenant {
         return Ok(Access::Denied);
     }
-    let principals = read::principals(kv, oid)?;
+    let principals = who.principals(kv)?;
     if !vault.settings.rbac {
+        let through = who.application.map(Some);
         for principal in principals {
-            let policy: Option<AccessPolicy> = read::policy(kv, vault.id, tenant, principal)?;
-            if policy.is_some_and(|policy| policy.grants(need.permission)) {
-                return Ok(Access::ByPolicy);
+            for application in [None].into_iter().chain(through) {
+                let policy = read::policy(kv, vault.id, who.tenant, principal, application)?;
+                if policy.is_some_and(|policy| policy.grants(need.permission)) {
+                    return Ok(Access::ByPolicy);
+                }
             }
         }
         return Ok(Access::Denied);
@@ -59,18 +100,18 @@ pub fn allowed(kv: &impl Read, vault: &Vault, tenant: Id128, oid: Id128, need: N
 }
 
 /// Whether a principal may do something on the management plane. The subscription must trust its tenant.
-pub fn allowed_in(kv: &impl Read, tenant: Id128, oid: Id128, scope: &Scope, action: &str) -> Result<bool> {
-    Ok(!roles_for(kv, tenant, oid, scope, action)?.is_empty())
+pub fn allowed_in(kv: &impl Read, who: &Subject<'_>, scope: &Scope, action: &str) -> Result<bool> {
+    Ok(!roles_for(kv, who, scope, action)?.is_empty())
 }
 
 /// The roles that allow a principal an action in a scope.
-fn roles_for(kv: &impl Read, tenant: Id128, oid: Id128, scope: &Scope, action: &str) -> Result<Vec<Id128>> {
+fn roles_for(kv: &impl Read, who: &Subject<'_>, scope: &Scope, action: &str) -> Result<Vec<Id128>> {
     let Some(subscription) = scope.subscription_id() else { return Ok(Vec::new()) };
-    if read::subscription(kv, subscription)?.is_none_or(|found| found.tenant != tenant) {
+    if read::subscription(kv, subscription)?.is_none_or(|found| found.tenant != who.tenant) {
         return Ok(Vec::new());
     }
     let mut found = Vec::new();
-    for principal in read::principals(kv, oid)? {
+    for principal in who.principals(kv)? {
         for assignment in read::assignments_of(kv, principal)? {
             if assignment.scope.holds(scope) && read::role(kv, assignment.role)?.is_some_and(|role| role.allows(action))
             {
@@ -82,17 +123,17 @@ fn roles_for(kv: &impl Read, tenant: Id128, oid: Id128, scope: &Scope, action: &
 }
 
 /// Whether a principal may assign a role in a scope, or take it back.
-fn may_assign(kv: &impl Read, tenant: Id128, oid: Id128, scope: &Scope, action: &str, role: Id128) -> Result<bool> {
+fn may_assign(kv: &impl Read, who: &Subject<'_>, scope: &Scope, action: &str, role: Id128) -> Result<bool> {
     let narrow = Id128::parse_guid(role::DATA_ACCESS_ADMINISTRATOR).ok();
-    let by = roles_for(kv, tenant, oid, scope, action)?;
+    let by = roles_for(kv, who, scope, action)?;
     Ok(by.iter().any(|by| Some(*by) != narrow || role::is_data_role(role)))
 }
 
 /// Whether a principal may change its tenant's directory: if it may assign roles in a subscription of the tenant. Who
 /// cannot do that must not be able to give itself the credentials of those who can.
-pub fn may_change_directory(kv: &impl Read, tenant: Id128, oid: Id128) -> Result<bool> {
-    for subscription in read::subscriptions(kv)?.into_iter().filter(|found| found.tenant == tenant) {
-        if allowed_in(kv, tenant, oid, &Scope::subscription(subscription.subscription), DIRECTORY_WRITE)? {
+pub fn may_change_directory(kv: &impl Read, who: &Subject<'_>) -> Result<bool> {
+    for subscription in read::subscriptions(kv)?.into_iter().filter(|found| found.tenant == who.tenant) {
+        if allowed_in(kv, who, &Scope::subscription(subscription.subscription), DIRECTORY_WRITE)? {
             return Ok(true);
         }
     }
@@ -100,12 +141,12 @@ pub fn may_change_directory(kv: &impl Read, tenant: Id128, oid: Id128) -> Result
 }
 
 /// Whether a principal has what a command takes.
-pub(crate) fn has(kv: &impl Read, tenant: Id128, oid: Id128, required: &Required<'_>) -> Result<bool> {
+pub(crate) fn has(kv: &impl Read, who: &Subject<'_>, required: &Required<'_>) -> Result<bool> {
     match required {
         Required::Nothing => Ok(false),
-        Required::Data(vault, need) => read::permitted(kv, *vault, tenant, oid, *need),
+        Required::Data(vault, need) => read::permitted(kv, *vault, who, *need),
         Required::OnVault(vault, action) => match read::vault(kv, *vault)? {
-            Some(vault) => allowed_in(kv, tenant, oid, &vault.scope(), action),
+            Some(vault) => allowed_in(kv, who, &vault.scope(), action),
             None => Ok(false),
         },
         // Whoever could choose the model freely could give itself by one what the other does not allow.
@@ -113,19 +154,19 @@ pub(crate) fn has(kv: &impl Read, tenant: Id128, oid: Id128, required: &Required
             Some(vault) => {
                 let scope = vault.scope();
                 let assign = "Microsoft.Authorization/roleAssignments/write";
-                Ok(allowed_in(kv, tenant, oid, &scope, action)?
-                    && (vault.settings.rbac == *rbac || allowed_in(kv, tenant, oid, &scope, assign)?))
+                Ok(allowed_in(kv, who, &scope, action)?
+                    && (vault.settings.rbac == *rbac || allowed_in(kv, who, &scope, assign)?))
             }
             None => Ok(false),
         },
-        Required::InScope(scope, action) => allowed_in(kv, tenant, oid, scope, action),
-        Required::Assign(scope, action, role) => may_assign(kv, tenant, oid, scope, action, *role),
+        Required::InScope(scope, action) => allowed_in(kv, who, scope, action),
+        Required::Assign(scope, action, role) => may_assign(kv, who, scope, action, *role),
         Required::Unassign(scope, action, principal, id) => {
             let found = read::assignment(kv, *id)?
                 .filter(|found| found.principal == *principal && found.scope.folded() == scope.folded());
             match found {
-                Some(found) => may_assign(kv, tenant, oid, scope, action, found.role),
-                None => allowed_in(kv, tenant, oid, scope, action),
+                Some(found) => may_assign(kv, who, scope, action, found.role),
+                None => allowed_in(kv, who, scope, action),
             }
         }
         Required::Define(scopes, action, id) => {
@@ -134,12 +175,12 @@ pub(crate) fn has(kv: &impl Read, tenant: Id128, oid: Id128, required: &Required
             // A built-in role's scope is the root, which does not parse: nobody may define it.
             let Ok(old) = old else { return Ok(false) };
             for scope in scopes.iter().chain(&old) {
-                if !allowed_in(kv, tenant, oid, scope, action)? {
+                if !allowed_in(kv, who, scope, action)? {
                     return Ok(false);
                 }
             }
             Ok(true)
         }
-        Required::Directory(of) => Ok(*of == tenant && may_change_directory(kv, tenant, oid)?),
+        Required::Directory(of) => Ok(*of == who.tenant && may_change_directory(kv, who)?),
     }
 }

@@ -3,7 +3,7 @@
 //! The shape of every command is the same: load what it touches, decide, write. Decisions are made against the state as it
 //! is now, whatever the proposing node saw.
 
-use crate::access;
+use crate::access::{self, Subject};
 use crate::keys;
 use crate::kv::{Kv, Read, StoreError, Table};
 use crate::policy::required_permission;
@@ -78,10 +78,7 @@ pub fn apply<K: Kv>(kv: &mut K, index: u64, entry: &Entry) -> Result<Outcome, Ap
         // The same request of a client, with new random parts.
         Some(first) if is_retry(kv, clock, entry, &command)? => first.outcome,
         Some(_) | None => {
-            let by = match entry.actor {
-                Actor::System => None,
-                Actor::Principal { oid, .. } => Some(oid),
-            };
+            let by = Subject::of(&entry.actor).map(|who| who.oid);
             let outcome = Apply { kv, index, now: clock / 1000, by }.run(entry, command)?;
             remember(kv, index, clock, entry, content_hash, &outcome)?;
             outcome
@@ -209,8 +206,8 @@ pub(crate) fn refuse(refusal: Refusal) -> Step {
 
 impl<K: Kv> Apply<'_, K> {
     fn run(&mut self, entry: &Entry, command: Command) -> Step {
-        if let Actor::Principal { tenant, oid } = entry.actor {
-            if !access::has(self.kv, tenant, oid, &required_permission(&command))? {
+        if let Some(who) = Subject::of(&entry.actor) {
+            if !access::has(self.kv, &who, &required_permission(&command))? {
                 return refuse(Refusal::Forbidden);
             }
         }
@@ -230,6 +227,14 @@ impl<K: Kv> Apply<'_, K> {
             Command::PutUser(c) => self.put_user(c),
             Command::PutGroup(c) => self.put_group(c),
             Command::SetMember(c) => self.set_member(c),
+            Command::CreateUser(c) => self.create_user(c),
+            Command::UpdateUser(c) => self.update_user(c),
+            Command::DeleteUser(c) => self.delete_user(c),
+            Command::DeleteGroup(c) => self.delete_group(c),
+            Command::PutFederatedCredential(c) => self.put_federated_credential(c),
+            Command::DeleteFederatedCredential(c) => self.delete_federated_credential(c),
+            Command::ApproveDevice(c) => self.approve_device(c),
+            Command::TakeDevice(c) => self.take_device(c),
             Command::UpdateVault(c) => self.update_vault(c),
             Command::DeleteVault(c) => self.delete_vault(c),
             Command::RecoverVault(c) => self.recover_vault(c),

@@ -110,19 +110,52 @@ pub(crate) fn user(oid: Id128) -> Vec<u8> {
     [USERS, &oid.0].concat()
 }
 
+/// A user's password and state.
+pub(crate) fn sign_in(oid: Id128) -> Vec<u8> {
+    [b"pwd/".as_slice(), &oid.0].concat()
+}
+
+/// A user's name -> its object id.
+pub(crate) fn user_name(upn: &str) -> Vec<u8> {
+    [b"upn/".as_slice(), upn.to_lowercase().as_bytes()].concat()
+}
+
+/// The prefix of an application's federated credentials.
+pub(crate) fn federated_credentials(app: Id128) -> Vec<u8> {
+    [b"fed/".as_slice(), &app.0].concat()
+}
+
+pub(crate) fn federated_credential(app: Id128, id: Id128) -> Vec<u8> {
+    [b"fed/".as_slice(), &app.0, &id.0].concat()
+}
+
+/// What a device may fetch a token for, by its code.
+pub(crate) fn device(code: &[u8; 32]) -> Vec<u8> {
+    [b"dev/".as_slice(), code].concat()
+}
+
+/// The same by the time at which it is forgotten.
+pub(crate) const DEVICE_QUEUE: &[u8] = b"dvq/";
+
+pub(crate) fn device_queue(expires: u64, code: &[u8; 32]) -> Vec<u8> {
+    [DEVICE_QUEUE, &expires.to_be_bytes(), code].concat()
+}
+
 pub(crate) const GROUPS: &[u8] = b"grp/";
 
 pub(crate) fn directory_group(oid: Id128) -> Vec<u8> {
     [GROUPS, &oid.0].concat()
 }
 
+pub(crate) const MEMBERSHIPS: &[u8] = b"mem/";
+
 /// The prefix of a principal's memberships: what an access check asks for.
 pub(crate) fn memberships(member: Id128) -> Vec<u8> {
-    [b"mem/".as_slice(), &member.0].concat()
+    [MEMBERSHIPS, &member.0].concat()
 }
 
 pub(crate) fn membership(member: Id128, group: Id128) -> Vec<u8> {
-    [b"mem/".as_slice(), &member.0, &group.0].concat()
+    [MEMBERSHIPS, &member.0, &group.0].concat()
 }
 
 pub(crate) const TENANTS: &[u8] = b"ten/";

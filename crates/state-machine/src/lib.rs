@@ -9,6 +9,7 @@
 
 mod access;
 mod apply;
+mod directory;
 mod keys;
 pub mod kv;
 mod manage;
@@ -18,7 +19,7 @@ pub mod records;
 pub mod rotation;
 mod touches;
 
-pub use access::{allowed, allowed_in, may_change_directory, Access};
+pub use access::{allowed, allowed_in, may_change_directory, Access, Subject};
 pub use apply::{apply, ApplyError, PURGE_ROWS_MAX};
 pub use keys::READS;
 pub use kv::{Kv, MemKv, Read, StoreError, Table};

@@ -1,24 +1,20 @@
-//! Applying the commands of the management plane: vaults, resource groups, roles, the directory.
+//! Applying the commands of the management plane: vaults, resource groups, roles.
 
 use crate::apply::{put, refuse, Apply, ApplyError, Step, PURGE_ROWS_MAX};
 use crate::keys;
 use crate::kv::{Kv, Table};
 use crate::read;
-use crate::records::{Application, DeletedHead, Group, Head, ResourceGroup, RoleAssignment, User, Vault, FORMAT};
+use crate::records::{DeletedHead, Head, ResourceGroup, RoleAssignment, Vault, FORMAT};
 use crate::rotation;
 use claviger_types::codec;
 use claviger_types::command::{
-    AddClientSecret, CreateVault, DeleteApplication, DeleteResourceGroup, DeleteRoleAssignment, DeleteRoleDefinition,
-    PutApplication, PutGroup, PutResourceGroup, PutRoleAssignment, PutRoleDefinition, PutUser, RemoveClientSecret,
-    SetCertificates, SetMember, SetPolicies, UpdateVault, VaultRef,
+    CreateVault, DeleteResourceGroup, DeleteRoleAssignment, DeleteRoleDefinition, PutResourceGroup, PutRoleAssignment,
+    PutRoleDefinition, SetPolicies, UpdateVault, VaultRef,
 };
 use claviger_types::name::{Id128, Kind};
 use claviger_types::outcome::{Deletion, Outcome, Refusal};
 use claviger_types::permission::AccessPolicy;
 use claviger_types::role::Scope;
-
-/// Client secrets of one application, and certificates: more are a mistake of some script.
-const SECRETS_MAX: usize = 100;
 
 impl<K: Kv> Apply<'_, K> {
     pub(crate) fn create_vault(&mut self, c: CreateVault, wrapped_key: Vec<u8>) -> Step {
@@ -296,101 +292,6 @@ impl<K: Kv> Apply<'_, K> {
             return refuse(Refusal::RoleInUse);
         }
         self.kv.delete(Table::Resources, keys::role(c.id));
-        Ok(Outcome::Done)
-    }
-
-    pub(crate) fn put_application(&mut self, c: PutApplication) -> Step {
-        let old = read::application(self.kv, c.app)?;
-        if old.as_ref().is_some_and(|old| old.tenant != c.tenant) {
-            return refuse(Refusal::PrincipalNotFound);
-        }
-        let application = match old {
-            Some(old) => Application { display_name: c.display_name, has_principal: c.has_principal, ..old },
-            None => Application {
-                tenant: c.tenant,
-                app: c.app,
-                object: c.object,
-                oid: c.oid,
-                has_principal: c.has_principal,
-                display_name: c.display_name,
-                secrets: Vec::new(),
-                certificates: Vec::new(),
-                created: self.now,
-            },
-        };
-        put(self.kv, Table::Identity, keys::application(c.app), &application)?;
-        Ok(Outcome::Done)
-    }
-
-    fn application(&self, tenant: Id128, app: Id128) -> Result<Option<Application>, ApplyError> {
-        Ok(read::application(self.kv, app)?.filter(|found| found.tenant == tenant))
-    }
-
-    pub(crate) fn add_client_secret(&mut self, c: AddClientSecret) -> Step {
-        let Some(mut application) = self.application(c.tenant, c.app)? else {
-            return refuse(Refusal::PrincipalNotFound);
-        };
-        if application.secrets.len() >= SECRETS_MAX {
-            return refuse(Refusal::TooMany);
-        }
-        application.secrets.push(c.secret);
-        put(self.kv, Table::Identity, keys::application(c.app), &application)?;
-        Ok(Outcome::Done)
-    }
-
-    pub(crate) fn remove_client_secret(&mut self, c: RemoveClientSecret) -> Step {
-        let Some(mut application) = self.application(c.tenant, c.app)? else {
-            return refuse(Refusal::PrincipalNotFound);
-        };
-        application.secrets.retain(|secret| secret.id != c.id);
-        put(self.kv, Table::Identity, keys::application(c.app), &application)?;
-        Ok(Outcome::Done)
-    }
-
-    pub(crate) fn set_certificates(&mut self, c: SetCertificates) -> Step {
-        let Some(mut application) = self.application(c.tenant, c.app)? else {
-            return refuse(Refusal::PrincipalNotFound);
-        };
-        if c.certificates.len() > SECRETS_MAX {
-            return refuse(Refusal::TooMany);
-        }
-        application.certificates = c.certificates;
-        put(self.kv, Table::Identity, keys::application(c.app), &application)?;
-        Ok(Outcome::Done)
-    }
-
-    pub(crate) fn delete_application(&mut self, c: DeleteApplication) -> Step {
-        if self.application(c.tenant, c.app)?.is_none() {
-            return refuse(Refusal::PrincipalNotFound);
-        }
-        self.kv.delete(Table::Identity, keys::application(c.app));
-        Ok(Outcome::Done)
-    }
-
-    pub(crate) fn put_user(&mut self, c: PutUser) -> Step {
-        let user = User { tenant: c.tenant, oid: c.oid, upn: c.upn, display_name: c.display_name };
-        put(self.kv, Table::Identity, keys::user(c.oid), &user)?;
-        Ok(Outcome::Done)
-    }
-
-    pub(crate) fn put_group(&mut self, c: PutGroup) -> Step {
-        let group = Group { tenant: c.tenant, oid: c.oid, display_name: c.display_name };
-        put(self.kv, Table::Identity, keys::directory_group(c.oid), &group)?;
-        Ok(Outcome::Done)
-    }
-
-    pub(crate) fn set_member(&mut self, c: SetMember) -> Step {
-        let group = self.kv.get(Table::Identity, &keys::directory_group(c.group))?;
-        let group: Option<Group> = group.map(|bytes| codec::from_versioned(FORMAT, &bytes)).transpose()?;
-        if group.is_none_or(|group| group.tenant != c.tenant) {
-            return refuse(Refusal::PrincipalNotFound);
-        }
-        let key = keys::membership(c.member, c.group);
-        if c.present {
-            put(self.kv, Table::Identity, key, &c.group)?;
-        } else {
-            self.kv.delete(Table::Identity, key);
-        }
         Ok(Outcome::Done)
     }
 }

@@ -83,6 +83,8 @@ pub fn required_permission(command: &Command) -> Required<'_> {
         | Command::PutSubscription(_)
         | Command::RotateDue(_)
         | Command::NoteNearExpiry(_)
+        | Command::ApproveDevice(_)
+        | Command::TakeDevice(_)
         | Command::EraseVault(_) => Required::Nothing,
         Command::CreateVault(c) => {
             Required::InScope(Scope::group(c.subscription, &c.group), "Microsoft.KeyVault/vaults/write")
@@ -132,6 +134,11 @@ pub fn required_permission(command: &Command) -> Required<'_> {
         Command::PutUser(c) => Required::Directory(c.tenant),
         Command::PutGroup(c) => Required::Directory(c.tenant),
         Command::SetMember(c) => Required::Directory(c.tenant),
+        Command::CreateUser(c) => Required::Directory(c.tenant),
+        Command::UpdateUser(c) => Required::Directory(c.tenant),
+        Command::DeleteUser(c) | Command::DeleteGroup(c) => Required::Directory(c.tenant),
+        Command::PutFederatedCredential(c) => Required::Directory(c.tenant),
+        Command::DeleteFederatedCredential(c) => Required::Directory(c.tenant),
         Command::PutVersion(c) => {
             let on_keys = match c.origin {
                 Origin::Create => KeyPermission::Create,

@@ -1,16 +1,17 @@
 //! Reading the state: the queries that the API asks, each of which costs what it returns.
 
-use crate::access;
+use crate::access::{self, Subject};
 use crate::keys;
 use crate::kv::{Read, Table};
 use crate::policy::Need;
 use crate::records::{
-    Application, DeletedHead, Event, Group, Head, Notice, Notified, Reads, ResourceGroup, RoleAssignment, Subscription,
-    Tenant, TokenKey, User, Vault, World, FORMAT,
+    Application, DeletedHead, DeviceApproval, Event, Group, Head, Notice, Notified, Reads, ResourceGroup,
+    RoleAssignment, SignIn, Subscription, Tenant, TokenKey, User, Vault, World, FORMAT,
 };
 use crate::rotation::Due;
 use crate::ApplyError;
 use claviger_types::codec::{self, CodecError};
+use claviger_types::command::FederatedCredential;
 use claviger_types::name::{Id128, Kind, VaultName};
 use claviger_types::outcome::{Deletion, ObjectVersion};
 use claviger_types::permission::AccessPolicy;
@@ -89,15 +90,21 @@ pub fn policies(kv: &impl Read, vault: Id128) -> Result<Vec<AccessPolicy>> {
     rows(kv, Table::Policies, &vault.0, POLICIES_MAX)
 }
 
-/// A principal's policy in a vault.
-pub fn policy(kv: &impl Read, vault: Id128, tenant: Id128, oid: Id128) -> Result<Option<AccessPolicy>> {
-    row(kv, Table::Policies, &keys::policy(vault, tenant, oid, None))
+/// A principal's policy in a vault: its own, or the one that it has through an application.
+pub fn policy(
+    kv: &impl Read,
+    vault: Id128,
+    tenant: Id128,
+    oid: Id128,
+    application: Option<Id128>,
+) -> Result<Option<AccessPolicy>> {
+    row(kv, Table::Policies, &keys::policy(vault, tenant, oid, application))
 }
 
 /// Whether a principal may do something in a vault, by its policies or its roles.
-pub fn permitted(kv: &impl Read, vault: Id128, tenant: Id128, oid: Id128, need: Need<'_>) -> Result<bool> {
+pub fn permitted(kv: &impl Read, vault: Id128, who: &Subject<'_>, need: Need<'_>) -> Result<bool> {
     Ok(match live_vault(kv, vault)? {
-        Some(vault) => access::allowed(kv, &vault, tenant, oid, need)?.is_granted(),
+        Some(vault) => access::allowed(kv, &vault, who, need)?.is_granted(),
         None => false,
     })
 }
@@ -382,6 +389,39 @@ pub fn applications(kv: &impl Read) -> Result<Vec<Application>> {
 /// All users.
 pub fn users(kv: &impl Read) -> Result<Vec<User>> {
     rows(kv, Table::Identity, keys::USERS, RESOURCES_MAX)
+}
+
+/// A user by object id.
+pub fn user(kv: &impl Read, oid: Id128) -> Result<Option<User>> {
+    row(kv, Table::Identity, &keys::user(oid))
+}
+
+/// A user by its name, in any case.
+pub fn user_by_name(kv: &impl Read, upn: &str) -> Result<Option<User>> {
+    match row::<Id128>(kv, Table::Identity, &keys::user_name(upn))? {
+        Some(oid) => user(kv, oid),
+        None => Ok(None),
+    }
+}
+
+/// How a user signs in; `None` for one that cannot.
+pub fn sign_in(kv: &impl Read, oid: Id128) -> Result<Option<SignIn>> {
+    row(kv, Table::Identity, &keys::sign_in(oid))
+}
+
+/// The federated credentials of an application.
+pub fn federated_credentials(kv: &impl Read, app: Id128) -> Result<Vec<FederatedCredential>> {
+    rows(kv, Table::Identity, &keys::federated_credentials(app), RESOURCES_MAX)
+}
+
+/// Who signed in for the device that shows a code.
+pub fn device(kv: &impl Read, code: &[u8; 32]) -> Result<Option<DeviceApproval>> {
+    row(kv, Table::Identity, &keys::device(code))
+}
+
+/// A group by object id.
+pub fn group(kv: &impl Read, oid: Id128) -> Result<Option<Group>> {
+    row(kv, Table::Identity, &keys::directory_group(oid))
 }
 
 /// All groups.

@@ -1,7 +1,7 @@
 //! The stored rows. Each is written with [`FORMAT`] in front; golden bytes in the tests guard every one.
 
 use claviger_types::alg::PublicKey;
-use claviger_types::command::{ClientCertificate, ClientSecret, PrincipalKind, RotationPolicy, Tags};
+use claviger_types::command::{ClientCertificate, ClientSecret, PrincipalKind, PrincipalRef, RotationPolicy, Tags};
 use claviger_types::name::{Id128, Kind, ObjectName, VaultName};
 use claviger_types::outcome::{Deletion, Outcome};
 use claviger_types::reads::{ReadMode, ReadTiming};
@@ -183,6 +183,28 @@ pub struct User {
     pub upn: String,
     /// For people.
     pub display_name: String,
+}
+
+/// How a user signs in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignIn {
+    /// Password hash (PHC string); without one the user cannot sign in.
+    pub password: Option<String>,
+    /// Whether the user may sign in.
+    pub enabled: bool,
+    /// Log index that set the password: what was signed in with another one cannot be renewed.
+    pub stamp: u64,
+    /// When the user was created, in seconds.
+    pub created: u64,
+}
+
+/// A sign-in on behalf of a device that shows a code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceApproval {
+    /// Who signed in.
+    pub user: PrincipalRef,
+    /// Until when the device may fetch its token, in seconds.
+    pub expires: u64,
 }
 
 /// A group of principals.

@@ -94,6 +94,40 @@ impl World {
     }
 }
 
+fn user(oid: Id128, upn: &str, password: Option<&str>) -> Command {
+    let password = password.map(str::to_owned);
+    let display_name = upn.to_owned();
+    Command::CreateUser(CreateUser { tenant: TENANT, oid, upn: upn.into(), display_name, password, enabled: true })
+}
+
+fn application(app: Id128) -> Command {
+    let display_name = "a".into();
+    Command::PutApplication(PutApplication {
+        tenant: TENANT,
+        app,
+        object: app,
+        oid: app,
+        has_principal: true,
+        display_name,
+    })
+}
+
+fn federated(app: Id128, n: u64, name: &str, subject: &str) -> Command {
+    let credential = FederatedCredential {
+        id: id(n),
+        name: name.into(),
+        issuer: "https://issuer.test".into(),
+        subject: subject.into(),
+        audiences: vec!["api://AzureADTokenExchange".into()],
+        description: String::new(),
+    };
+    Command::PutFederatedCredential(PutFederatedCredential { tenant: TENANT, app, credential })
+}
+
+fn approve(code: u8, oid: Id128, expires: u64) -> Command {
+    Command::ApproveDevice(ApproveDevice { code: [code; 32], user: PrincipalRef { tenant: TENANT, oid }, expires })
+}
+
 fn bob() -> Actor {
     Actor::Principal { tenant: TENANT, oid: BOB }
 }
@@ -661,6 +695,25 @@ fn golden_bytes() {
         Command::SetReads(SetReads { mode: ReadMode::Lease, timing: ReadTiming::default() }),
         Command::SetVaultReads(SetVaultReads { vault: VAULT, mode: Some(ReadMode::ReadIndex) }),
         Command::NoteEmergency(NoteEmergency { node: 1, statement: "s".into(), approver: "a".into() }),
+        user(id(20), "C@a.test", Some("$hash")),
+        user(id(21), "d@a.test", None),
+        Command::UpdateUser(UpdateUser {
+            tenant: TENANT,
+            oid: id(20),
+            display_name: Some("C".into()),
+            password: Some("$other".into()),
+            enabled: Some(true),
+        }),
+        Command::DeleteUser(PrincipalRef { tenant: TENANT, oid: id(21) }),
+        Command::PutGroup(PutGroup { tenant: TENANT, oid: id(22), display_name: "Gone".into() }),
+        Command::DeleteGroup(PrincipalRef { tenant: TENANT, oid: id(22) }),
+        application(id(23)),
+        federated(id(23), 1, "one", "s1"),
+        federated(id(23), 2, "two", "s2"),
+        Command::DeleteFederatedCredential(DeleteFederatedCredential { tenant: TENANT, app: id(23), id: id(2) }),
+        approve(1, id(20), 1_000_000_900),
+        approve(2, id(20), 1_000_000_900),
+        Command::TakeDevice(TakeDevice { code: [2; 32] }),
     ];
     let commands = [
         key,
@@ -689,6 +742,15 @@ fn golden_bytes() {
     }
     for (table, key, value) in kv.rows() {
         text += &format!("{} {} {}\n", table.name(), hex(key), hex(value));
+    }
+    let (tenant, oid) = (TENANT, BOB);
+    for actor in [
+        Actor::System,
+        bob(),
+        Actor::Delegated { tenant, oid, app: id(1) },
+        Actor::External { tenant, oid, groups: vec![id(1), id(2)] },
+    ] {
+        text += &format!("actor {}\n", hex(&claviger_types::codec::encode(&actor).unwrap()));
     }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/history-v1.txt");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -958,4 +1020,120 @@ fn how_reads_are_made_is_the_operators_to_say() {
     assert_eq!(reads.longest.unwrap().lease_ms, 2_000, "a new leader waits for the longest lease there was");
     assert_eq!(world.system(of_vault(None)), Outcome::Done);
     assert_eq!(read::reads(&world.kv).unwrap().unwrap().of(VAULT), ReadMode::Lease);
+}
+
+#[test]
+fn users_have_names_of_their_own_and_leave_nothing_behind() {
+    let mut w = World::new();
+    let exists = Outcome::Refused(Refusal::PrincipalExists);
+    let missing = Outcome::Refused(Refusal::PrincipalNotFound);
+    let (carol, dave, group) = (id(1), id(2), id(3));
+    assert_eq!(w.system(user(carol, "Carol@a.test", Some("$1"))), Outcome::Done);
+    assert_eq!(w.system(user(dave, "CAROL@A.test", None)), exists);
+    assert_eq!(w.system(user(carol, "other@a.test", None)), exists);
+    let stamp = |w: &World| read::sign_in(&w.kv, carol).unwrap().unwrap().stamp;
+    let first = stamp(&w);
+    let update = |password: Option<&str>, enabled| {
+        let password = password.map(str::to_owned);
+        Command::UpdateUser(UpdateUser { tenant: TENANT, oid: carol, display_name: None, password, enabled })
+    };
+    assert_eq!(w.system(update(None, Some(false))), Outcome::Done);
+    assert_eq!(stamp(&w), first);
+    assert_eq!(w.system(update(Some("$2"), None)), Outcome::Done);
+    assert!(stamp(&w) > first);
+    let found = read::user_by_name(&w.kv, "carol@A.TEST").unwrap().unwrap();
+    assert_eq!((found.oid, found.display_name.as_str()), (carol, "Carol@a.test"));
+    assert!(!read::sign_in(&w.kv, carol).unwrap().unwrap().enabled);
+
+    let member = |member| Command::SetMember(SetMember { tenant: TENANT, group, member, present: true });
+    assert_eq!(w.system(member(carol)), missing);
+    w.system(Command::PutGroup(PutGroup { tenant: TENANT, oid: group, display_name: "G".into() }));
+    for who in [carol, dave] {
+        assert_eq!(w.system(member(who)), Outcome::Done);
+    }
+    assert_eq!(w.by(bob(), user(id(9), "x@a.test", None)), Outcome::Refused(Refusal::Forbidden));
+    let of = |oid| PrincipalRef { tenant: TENANT, oid };
+    assert_eq!(w.system(Command::DeleteUser(of(carol))), Outcome::Done);
+    assert_eq!(w.system(Command::DeleteUser(of(carol))), missing);
+    assert_eq!(w.system(update(None, None)), missing);
+    assert_eq!(read::principals(&w.kv, carol).unwrap(), [carol]);
+    assert_eq!(read::principals(&w.kv, dave).unwrap(), [dave, group]);
+    assert_eq!(w.system(Command::DeleteGroup(of(group))), Outcome::Done);
+    assert_eq!(w.system(Command::DeleteGroup(of(group))), missing);
+    assert_eq!(read::principals(&w.kv, dave).unwrap(), [dave]);
+    assert_eq!(w.system(user(dave, "Carol@a.test", None)), Outcome::Done);
+}
+
+#[test]
+fn federated_credentials_do_not_overlap_and_go_with_their_application() {
+    let mut w = World::new();
+    let app = id(1);
+    assert_eq!(w.system(federated(app, 1, "one", "s1")), Outcome::Refused(Refusal::PrincipalNotFound));
+    w.system(application(app));
+    assert_eq!(w.system(federated(app, 1, "one", "s1")), Outcome::Done);
+    assert_eq!(w.system(federated(app, 2, "ONE", "s2")), Outcome::Refused(Refusal::PrincipalExists));
+    assert_eq!(w.system(federated(app, 2, "two", "s1")), Outcome::Refused(Refusal::PrincipalExists));
+    // The same one again is a change.
+    assert_eq!(w.system(federated(app, 1, "one", "s2")), Outcome::Done);
+    for n in 2..=20 {
+        assert_eq!(w.system(federated(app, n, &format!("n{n}"), &format!("t{n}"))), Outcome::Done);
+    }
+    assert_eq!(w.system(federated(app, 21, "more", "more")), Outcome::Refused(Refusal::TooMany));
+    let delete = Command::DeleteFederatedCredential(DeleteFederatedCredential { tenant: TENANT, app, id: id(2) });
+    assert_eq!(w.system(delete.clone()), Outcome::Done);
+    assert_eq!(w.system(delete), Outcome::Refused(Refusal::PrincipalNotFound));
+    assert_eq!(read::federated_credentials(&w.kv, app).unwrap().len(), 19);
+    w.system(Command::DeleteApplication(DeleteApplication { tenant: TENANT, app }));
+    assert_eq!(read::federated_credentials(&w.kv, app).unwrap(), []);
+}
+
+#[test]
+fn an_approval_is_good_for_one_token_and_not_for_long() {
+    let mut w = World::new();
+    let (carol, dave) = (id(1), id(2));
+    assert_eq!(w.system(approve(1, carol, w.now + 900)), Outcome::Refused(Refusal::PrincipalNotFound));
+    w.system(user(carol, "c@a.test", None));
+    w.system(user(dave, "d@a.test", None));
+    assert_eq!(w.by(bob(), approve(1, carol, w.now + 900)), Outcome::Refused(Refusal::Forbidden));
+    assert_eq!(w.system(approve(1, carol, w.now + 900)), Outcome::Done);
+    assert_eq!(w.system(approve(1, dave, w.now + 900)), Outcome::Refused(Refusal::PrincipalExists));
+    let take = |code| Command::TakeDevice(TakeDevice { code: [code; 32] });
+    assert_eq!(w.system(take(1)), Outcome::Done);
+    assert_eq!(w.system(take(1)), Outcome::Refused(Refusal::NotApproved));
+    for code in 2..9 {
+        assert_eq!(w.system(approve(code, carol, w.now + 900)), Outcome::Done);
+    }
+    w.now += 900;
+    assert_eq!(w.system(take(2)), Outcome::Refused(Refusal::NotApproved));
+    assert_eq!(w.system(approve(2, dave, w.now + 900)), Outcome::Done);
+    assert_eq!(w.system(approve(9, carol, w.now + 900)), Outcome::Done);
+    let left: Vec<u8> = (1..=9).filter(|code| read::device(&w.kv, &[*code; 32]).unwrap().is_some()).collect();
+    assert_eq!(left, [2, 9]);
+}
+
+#[test]
+fn a_policy_may_name_user_and_application_together() {
+    let mut w = World::new();
+    let through = id(50);
+    let own = AccessPolicy::everything(TENANT, ALICE);
+    let compound = AccessPolicy { application: Some(through), ..AccessPolicy::everything(TENANT, BOB) };
+    let set = SetPolicies { vault: VAULT, seen: None, policies: vec![own, compound] };
+    w.system(Command::SetPolicies(set));
+    let delegated = |oid, app| Actor::Delegated { tenant: TENANT, oid, app };
+    assert!(matches!(w.by(delegated(BOB, through), secret("a", 1)), Outcome::Version(_)));
+    assert!(matches!(w.by(delegated(ALICE, id(51)), secret("a", 2)), Outcome::Version(_)));
+    for stranger in [bob(), delegated(BOB, id(51)), delegated(through, through)] {
+        assert_eq!(w.by(stranger, secret("a", 3)), Outcome::Refused(Refusal::Forbidden));
+    }
+}
+
+#[test]
+fn groups_of_another_issuer_count_for_its_principals() {
+    let mut w = World::new();
+    let external = |groups: &[Id128]| Actor::External { tenant: TENANT, oid: BOB, groups: groups.to_vec() };
+    assert_eq!(w.by(external(&[id(1)]), secret("a", 1)), Outcome::Refused(Refusal::Forbidden));
+    assert!(matches!(w.by(external(&[id(1), ALICE]), secret("a", 2)), Outcome::Version(_)));
+    w.assign(1, "Owner", SUB, id(7));
+    assert_eq!(w.by(external(&[id(7)]), group("x")), Outcome::Done);
+    assert_eq!(w.by(external(&[]), group("y")), Outcome::Refused(Refusal::Forbidden));
 }

@@ -32,7 +32,28 @@ pub enum Actor {
         /// `oid` of the token.
         oid: Id128,
     },
+    /// A user for whom an application speaks: policies may name the two together.
+    Delegated {
+        /// `tid` of the token.
+        tenant: Id128,
+        /// `oid` of the token.
+        oid: Id128,
+        /// `appid` of the token.
+        app: Id128,
+    },
+    /// A principal of another issuer, which says what groups it belongs to.
+    External {
+        /// The tenant that the issuer speaks for.
+        tenant: Id128,
+        /// What its name at the issuer is mapped to.
+        oid: Id128,
+        /// What its groups at the issuer are mapped to.
+        groups: Vec<Id128>,
+    },
 }
+
+/// Most groups of a principal of another issuer: they travel with each of its commands.
+pub const EXTERNAL_GROUPS_MAX: usize = 200;
 
 /// One log entry of ours: envelope, encoded command, sealed blobs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -431,6 +452,104 @@ pub struct PutUser {
     pub display_name: String,
 }
 
+/// Creates a user. Its name belongs to nobody else in the world, for a sign-in may name no tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateUser {
+    /// Home tenant.
+    pub tenant: Id128,
+    /// Object id.
+    pub oid: Id128,
+    /// `userPrincipalName`.
+    pub upn: String,
+    /// For people.
+    pub display_name: String,
+    /// Password hash (PHC string); without one the user cannot sign in.
+    pub password: Option<String>,
+    /// Whether the user may sign in.
+    pub enabled: bool,
+}
+
+/// Changes a user. `None` keeps what is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateUser {
+    /// Home tenant.
+    pub tenant: Id128,
+    /// Object id.
+    pub oid: Id128,
+    /// For people.
+    pub display_name: Option<String>,
+    /// New password hash (PHC string). What was signed in with the old one cannot be renewed.
+    pub password: Option<String>,
+    /// Whether the user may sign in.
+    pub enabled: Option<bool>,
+}
+
+/// Removes a user or a group, and who belongs to it or what it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrincipalRef {
+    /// Its tenant.
+    pub tenant: Id128,
+    /// Its object id.
+    pub oid: Id128,
+}
+
+/// Somebody else's token that stands for an application: a workload identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FederatedCredential {
+    /// Its id.
+    pub id: Id128,
+    /// Its name, unique in the application.
+    pub name: String,
+    /// `iss` of the token.
+    pub issuer: String,
+    /// `sub` of the token.
+    pub subject: String,
+    /// One of them must be in `aud` of the token.
+    pub audiences: Vec<String>,
+    /// For people.
+    pub description: String,
+}
+
+/// Adds a federated credential to an application, or replaces the one of the same id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutFederatedCredential {
+    /// Tenant of the application.
+    pub tenant: Id128,
+    /// The application.
+    pub app: Id128,
+    /// The credential.
+    pub credential: FederatedCredential,
+}
+
+/// Removes a federated credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteFederatedCredential {
+    /// Tenant of the application.
+    pub tenant: Id128,
+    /// The application.
+    pub app: Id128,
+    /// Its id.
+    pub id: Id128,
+}
+
+/// Says that a user has signed in for the device that shows a code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApproveDevice {
+    /// SHA-256 of the code.
+    pub code: [u8; 32],
+    /// Who signed in.
+    pub user: PrincipalRef,
+    /// Until when the device may fetch its token, in seconds.
+    pub expires: u64,
+}
+
+/// Uses an approval up: each is good for one token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeDevice {
+    /// SHA-256 of the code.
+    pub code: [u8; 32],
+}
+
 /// Creates or renames a group of principals.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PutGroup {
@@ -682,6 +801,22 @@ commands! {
     SetMember(SetMember) = 35 v 1,
     /// See [`SetCertificates`].
     SetCertificates(SetCertificates) = 36 v 1,
+    /// See [`CreateUser`].
+    CreateUser(CreateUser) = 37 v 1,
+    /// See [`UpdateUser`].
+    UpdateUser(UpdateUser) = 38 v 1,
+    /// See [`PrincipalRef`].
+    DeleteUser(PrincipalRef) = 39 v 1,
+    /// See [`PrincipalRef`].
+    DeleteGroup(PrincipalRef) = 51 v 1,
+    /// See [`PutFederatedCredential`].
+    PutFederatedCredential(PutFederatedCredential) = 52 v 1,
+    /// See [`DeleteFederatedCredential`].
+    DeleteFederatedCredential(DeleteFederatedCredential) = 53 v 1,
+    /// See [`ApproveDevice`].
+    ApproveDevice(ApproveDevice) = 54 v 1,
+    /// See [`TakeDevice`].
+    TakeDevice(TakeDevice) = 55 v 1,
     /// See [`UpdateVault`].
     UpdateVault(UpdateVault) = 40 v 1,
     /// Soft-deletes a vault with everything in it.

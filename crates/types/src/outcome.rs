@@ -110,4 +110,8 @@ pub enum Refusal {
     TooMany,
     /// Read mode or timing out of range, or a vault's mode that is not stricter than its world's.
     BadReads,
+    /// A user, or a credential of the application, of that name exists.
+    PrincipalExists,
+    /// The device's code was not approved, or was used up.
+    NotApproved,
 }

@@ -17,7 +17,7 @@ use claviger_node::View;
 use claviger_state_machine::records::{Application, Group, User};
 use claviger_state_machine::{read, ApplyError};
 use claviger_types::command::{
-    Actor, AddClientSecret, ClientCertificate, ClientSecret, Command, DeleteApplication, PutApplication, PutGroup,
+    AddClientSecret, ClientCertificate, ClientSecret, Command, DeleteApplication, PutApplication, PutGroup,
     RemoveClientSecret, SetCertificates, SetMember,
 };
 use claviger_types::duration::{parse_rfc3339, rfc3339};
@@ -294,8 +294,7 @@ impl Graph<'_> {
     }
 
     async fn propose(&self, command: Command) -> Result<()> {
-        let actor = Actor::Principal { tenant: self.principal.tenant, oid: self.principal.oid };
-        match self.service.propose(actor, &command, Vec::new()).await? {
+        match self.service.propose(self.principal.actor.clone(), &command, Vec::new()).await? {
             Outcome::Refused(Refusal::Forbidden) => Err(ArmError::new(
                 403,
                 "Authorization_RequestDenied",

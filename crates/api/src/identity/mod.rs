@@ -17,6 +17,19 @@ use claviger_state_machine::records::Tenant;
 use claviger_types::name::Id128;
 use serde_json::json;
 
+/// Programs that users sign in with without any of them being registered: `az`, PowerShell, Visual Studio and its Code.
+const PUBLIC_CLIENTS: &[&str] = &[
+    "04b07795-8ddb-461a-bbee-02f9e1bf7b46",
+    "1950a258-227b-4e31-a9cf-717495945fc2",
+    "872cd9fa-d31f-45e0-9eab-6e460a02d1f1",
+    "aebc6443-996d-45c2-90f0-388ff96faa56",
+];
+
+/// Whether this is the client id of a program that cannot keep a secret and need not be registered.
+pub(crate) fn is_public_client(app: Id128) -> bool {
+    PUBLIC_CLIENTS.contains(&app.guid().as_str())
+}
+
 /// Largest form: an assertion with its certificate chain is a few kilobytes.
 const FORM_BYTES_MAX: usize = 64 * 1024;
 

@@ -111,6 +111,12 @@ impl ArmError {
             Refusal::PrincipalNotFound => {
                 Self::new(404, "Request_ResourceNotFound", "The resource does not exist in the directory.")
             }
+            Refusal::PrincipalExists => Self::new(
+                409,
+                "Request_MultipleObjectsWithSameKeyValue",
+                "Another object with the same value for property userPrincipalName, name or issuer and subject already \
+                 exists.",
+            ),
             Refusal::TooMany => Self::new(400, "LimitExceeded", "There are too many of them already."),
             Refusal::Forbidden => Self::new(
                 403,

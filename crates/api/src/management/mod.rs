@@ -25,7 +25,7 @@ use actix_web::{web, HttpRequest, HttpResponse};
 use claviger_node::View;
 use claviger_state_machine::records::Subscription;
 use claviger_state_machine::{allowed_in, read, ApplyError};
-use claviger_types::command::{Actor, Command, Tags};
+use claviger_types::command::{Command, Tags};
 use claviger_types::name::Id128;
 use claviger_types::outcome::{Outcome, Refusal};
 use claviger_types::role::Scope;
@@ -217,6 +217,10 @@ pub(crate) fn authenticate(
         );
         return Err(token_error("InvalidAuthenticationTokenTenant", text));
     }
+    if !service.node().view(|view| principal.is_alive(view))? {
+        let text = "The user or application that the access token was issued for does not exist or is disabled.";
+        return Err(token_error("InvalidAuthenticationToken", text.to_owned()));
+    }
     Ok(principal)
 }
 
@@ -284,7 +288,7 @@ impl<'a> Arm<'a> {
     }
 
     pub(crate) fn may(&self, scope: &Scope, action: &str) -> Result<bool> {
-        self.view(|view| allowed_in(view, self.principal.tenant, self.principal.oid, scope, action))
+        self.view(|view| allowed_in(view, &self.principal.subject(), scope, action))
     }
 
     /// Refuses who may not.
@@ -307,8 +311,7 @@ impl<'a> Arm<'a> {
 
     /// Proposes in the caller's name; a refusal is an outcome like any other.
     pub(crate) async fn propose_raw(&self, command: &Command, blobs: Vec<Vec<u8>>) -> Result<Option<Refusal>> {
-        let actor = Actor::Principal { tenant: self.principal.tenant, oid: self.principal.oid };
-        Ok(match self.service.propose(actor, command, blobs).await? {
+        Ok(match self.service.propose(self.principal.actor.clone(), command, blobs).await? {
             Outcome::Refused(refusal) => Some(refusal),
             _ => None,
         })

@@ -1,5 +1,6 @@
 //! Tests of the whole service in one process, through the real handler.
 
+mod identity;
 mod keys;
 mod permissions;
 mod release;

@@ -200,14 +200,18 @@ async fn each_operation_takes_exactly_its_permission() {
             scene.denied(&token, route).await;
         }
     }
-    // Somebody without a policy, and somebody without a token.
-    let nobody = scene.world.token(fresh_id().unwrap());
+    // Somebody without a policy, somebody who is gone, and somebody without a token.
+    let (nobody, gone) = (fresh_id().unwrap(), scene.world.token(fresh_id().unwrap()));
+    scene.world.application(nobody).await;
+    let nobody = scene.world.token(nobody);
     for route in ROUTES {
         let path = path(route);
         let (status, _) = scene.world.send_as(&nobody, route.method, &path, vec![]).await;
         assert_eq!(status, 403, "{}", route.op.name());
-        let (status, _) = scene.world.send_as("x.y.z", route.method, &path, vec![]).await;
-        assert_eq!(status, 401, "{}", route.op.name());
+        for token in [gone.as_str(), "x.y.z"] {
+            let (status, _) = scene.world.send_as(token, route.method, &path, vec![]).await;
+            assert_eq!(status, 401, "{}", route.op.name());
+        }
     }
     scene.world.stop().await;
 }
