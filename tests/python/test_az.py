@@ -7,15 +7,17 @@ import json
 import os
 import pty
 import random
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 import harness
-from harness import Dev, Finished
+from harness import Dev, Finished, Place
 
 ROOT = Path(__file__).resolve().parents[2]
 AZ = ROOT / ".venv-az" / "bin" / "az"
@@ -360,6 +362,64 @@ def test_a_certificate_signs_in(az: Az, tmp_path: Path) -> None:
     other = az("ad", "sp", "create-for-rbac", "--name", unique("robot-"), "--create-cert", env=home)
     wrong = [other["fileWithCertAndPrivateKey"] if word == path else word for word in sign_in]
     az.refused(1, "AADSTS700027", *wrong, env={"AZURE_CONFIG_DIR": str(tmp_path / "wrong")})
+
+
+def test_users_sign_in(az: Az, vault: str, tmp_path: Path, dev_place: Place) -> None:
+    upn, password = f"{unique('alice-')}@example.com", "correct horse battery"
+    made = az("ad", "user", "create", "--display-name", "Alice", "--user-principal-name", upn, "--password", password)
+    assert az("ad", "user", "show", "--id", upn)["id"] == made["id"]
+    assert [u["id"] for u in az("ad", "user", "list", "--upn", upn)] == [made["id"]]
+    assert upn in [u["userPrincipalName"] for u in az("ad", "user", "list", "--display-name", "Alice")]
+    az.refused(
+        1,
+        "already exists",
+        *("ad", "user", "create", "--display-name", "A", "--user-principal-name", upn, "--password", password),
+    )
+    az("keyvault", "set-policy", "-n", vault, "--upn", upn, "--secret-permissions", "set", "get")
+    scope = f"/subscriptions/{az.subscription}"
+    az("role", "assignment", "create", "--role", "Reader", "--assignee", upn, "--scope", scope)
+
+    own = {"AZURE_CONFIG_DIR": str(tmp_path / "own")}
+    accounts = az("login", "-u", upn, "-p", password, env=own)
+    assert [(a["id"], a["user"]["name"], a["tenantId"]) for a in accounts] == [(az.subscription, upn, az.tenant)]
+    assert az("ad", "signed-in-user", "show", env=own)["id"] == made["id"]
+    az("keyvault", "secret", "set", "--vault-name", vault, "-n", "s", "--value", "hers", env=own)
+    az.refused(1, "secrets list permission", "keyvault", "secret", "list", "--vault-name", vault, env=own)
+    az("logout", env=own)
+    az.refused(1, "AADSTS50126", "login", "-u", upn, "-p", "wrong password", env=own)
+
+    command = [harness.binary(), "exec", "--data-dir", str(az.dev.directory), "--", str(AZ), "login"]
+    device = {"AZURE_CONFIG_DIR": str(tmp_path / "device")}
+    waiting = subprocess.Popen(
+        [*command, "--use-device-code", "--tenant", az.tenant],
+        env={**harness.clean_environment(), **device},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert waiting.stderr and waiting.stdout
+    said = waiting.stderr.readline()
+    code = re.search(r"enter the code (\S+) to", said)
+    assert code and f"https://login.localhost:{az.dev.port}/devicelogin" in said, said
+    form = urlencode({"code": code[1], "username": upn, "password": password}).encode()
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert dev_place.http.request("POST", dev_place.login_host, "/devicelogin", form, headers).status == 200
+    out, err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0, err
+    assert [a["user"]["name"] for a in json.loads(out)] == [upn]
+    assert az("keyvault", "secret", "show", "--vault-name", vault, "-n", "s", env=device)["value"] == "hers"
+
+    group = az("ad", "group", "create", "--display-name", unique("g-"), "--mail-nickname", "g")["id"]
+    az("ad", "group", "member", "add", "--group", group, "--member-id", made["id"])
+    assert [m["id"] for m in az("ad", "group", "member", "list", "--group", group)] == [made["id"]]
+    assert az("ad", "group", "member", "check", "--group", group, "--member-id", made["id"])["value"] is True
+    assert az("ad", "user", "get-member-groups", "--id", upn)[0]["id"] == group
+    az("ad", "group", "member", "remove", "--group", group, "--member-id", made["id"])
+    az("ad", "group", "delete", "--group", group)
+    az("ad", "user", "update", "--id", upn, "--display-name", "Alice B.")
+    az("ad", "user", "delete", "--id", upn)
+    az.refused(3, "does not exist", "ad", "user", "show", "--id", upn)
+    az.refused(1, "Unauthorized", "keyvault", "secret", "show", "--vault-name", vault, "-n", "s", env=device)
 
 
 def test_what_is_not_there_says_so(az: Az) -> None:

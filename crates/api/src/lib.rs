@@ -7,10 +7,12 @@
 //! command is made, and never leaves [`sealing`] but for the operation that asked; what this release does not have
 //! answers so, with 501.
 
+mod admin;
 pub mod attestation;
 mod call;
 mod certificate;
 mod clock;
+mod directory;
 pub mod domain;
 pub mod emergency;
 pub mod error;
@@ -41,6 +43,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use admin::DirectoryCommand;
 pub use clock::{now_ms, Clock};
 pub use scheduler::run_scheduler;
 pub use server::{serve, serve_admin, ServeConfig};

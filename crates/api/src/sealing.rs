@@ -104,6 +104,12 @@ impl Sealer {
         self.key.open(&self.own_aad(what, name), sealed)
     }
 
+    /// What only this world can make of some text: for checking that something came from here.
+    pub fn mark(&self, what: &str, text: &[u8]) -> Result<[u8; 32], CryptoError> {
+        let derived = self.key.derive(what, text)?;
+        derived.expose().try_into().map_err(|_| CryptoError::BadKey)
+    }
+
     fn own_aad(&self, what: &str, name: &str) -> Aad {
         Aad::new("claviger own v1")
             .field("world", &self.world.0)

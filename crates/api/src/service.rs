@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::domain::Cloud;
 use crate::emergency::Approver;
 use crate::error::ServiceError;
-use crate::identity::Credentials;
+use crate::identity::{Credentials, Failures};
 use crate::keycache::KeyCache;
 use crate::keygen::KeyGen;
 use crate::metrics::Metrics;
@@ -45,6 +45,9 @@ pub struct ServiceConfig {
     pub reads: SetReads,
     /// Whose signature allows an emergency; empty: there are none.
     pub approvers: Vec<Approver>,
+    /// Base of the page on which users sign in for devices, where a browser finds it under another name than programs do;
+    /// `None`: the token service's own.
+    pub sign_in_base: Option<String>,
 }
 
 /// The service of one node.
@@ -57,6 +60,7 @@ pub struct Service {
     pub(crate) keys: KeyCache,
     pub(crate) tokens: Tokens,
     pub(crate) credentials: Credentials,
+    pub(crate) device_failures: Failures,
     pub(crate) metrics: Metrics,
     pub(crate) release: ReleaseSigner,
     /// Places for requests under way.
@@ -84,6 +88,7 @@ impl Service {
             keys: KeyCache::default(),
             tokens: Tokens::default(),
             credentials: Credentials::default(),
+            device_failures: Failures::default(),
             metrics,
             release: ReleaseSigner::default(),
             requests: Semaphore::new(REQUESTS_MAX),
@@ -160,6 +165,18 @@ impl Service {
             ServiceError::Internal
         })?;
         Ok(self.node.decide(&entry).await?)
+    }
+
+    /// Like [`Service::propose`], and what it changed is seen by this node's views afterwards: another one may have led.
+    pub(crate) async fn propose_and_see(
+        &self,
+        actor: Actor,
+        command: &Command,
+        blobs: Vec<Vec<u8>>,
+    ) -> Result<Outcome, ServiceError> {
+        let outcome = self.propose(actor, command, blobs).await?;
+        self.node.gate().check().await?;
+        Ok(outcome)
     }
 }
 

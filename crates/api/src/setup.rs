@@ -1,10 +1,12 @@
 //! First things: what a new world needs before a client can use it, and what operators add later.
 
+use crate::admin::DirectoryCommand;
+use crate::directory;
 use crate::error::ServiceError;
 use crate::service::{fresh_id, fresh_secret, Service};
 use crate::tokens::TOKEN_KEY;
+use claviger_crypto::jwt;
 use claviger_crypto::provider::{AwsLc, CryptoProvider};
-use claviger_crypto::{jwt, password};
 use claviger_state_machine::read;
 use claviger_types::alg::KeySpec;
 use claviger_types::command::{
@@ -50,7 +52,8 @@ impl Drop for Welcome {
 }
 
 /// Operators' requests of the service, from the command line to a node.
-#[derive(Debug, Serialize, Deserialize)]
+/// `Debug` is not derived: passwords are in it.
+#[derive(Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum AdminCommand {
     /// Makes this node the first of a new cluster, with a world, a tenant, an application and vaults.
@@ -109,6 +112,8 @@ pub enum AdminCommand {
         /// For people.
         display_name: String,
     },
+    /// Anything else about principals.
+    Directory(DirectoryCommand),
 }
 
 impl Service {
@@ -223,10 +228,7 @@ impl Service {
         display_name: &str,
         secret: &str,
     ) -> Result<(), ServiceError> {
-        let for_hash = zeroize::Zeroizing::new(secret.to_owned());
-        let hash = tokio::task::spawn_blocking(move || password::hash(&for_hash))
-            .await
-            .map_err(|_| ServiceError::Internal)??;
+        let hash = directory::hash(secret).await?;
         let display_name = display_name.to_owned();
         let put = PutApplication { tenant, app, object: fresh_id()?, oid, has_principal: true, display_name };
         self.system(Command::PutApplication(put), Vec::new()).await?;
@@ -395,6 +397,10 @@ impl Service {
                 let tenants = self.node.view(|view| read::tenants(view)).map_err(|e| e.to_string())?;
                 let tenant = tenants.first().ok_or("the world is not set up yet")?.tenant;
                 serde_json::to_vec(&self.add_application(tenant, &display_name).await.map_err(say)?)
+            }
+            AdminCommand::Directory(command) => {
+                self.node.gate().check().await.map_err(|e| e.to_string())?;
+                serde_json::to_vec(&self.directory(command).await?)
             }
         };
         answer.map_err(|e| e.to_string())

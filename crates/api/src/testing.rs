@@ -85,6 +85,7 @@ impl World {
             authorities: Vec::new(),
             clock: Clock::default(),
             policies_where_rbac_is_asked: false,
+            sign_in_base: None,
             approvers: Vec::new(),
             reads: SetReads { mode: ReadMode::Lease, timing: ReadTiming::default() },
         };

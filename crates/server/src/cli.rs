@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::identity::IdentityCommand;
 use crate::world::PassphraseSource;
 use crate::{cluster, config, dev, harden, logging, serve, throwaway, world};
 use anyhow::{bail, Context, Result};
@@ -37,7 +38,7 @@ enum Top {
     /// Vaults of a cluster.
     #[command(subcommand)]
     Vault(VaultCommand),
-    /// Applications of a cluster.
+    /// Applications, users and groups of a cluster.
     #[command(subcommand)]
     Identity(IdentityCommand),
     /// A node's configuration.
@@ -89,10 +90,10 @@ struct ExecArgs {
 }
 
 #[derive(Args)]
-struct ConfigArg {
+pub(crate) struct ConfigArg {
     /// The node's configuration.
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    pub(crate) config: PathBuf,
 }
 
 #[derive(Subcommand)]
@@ -231,18 +232,6 @@ enum VaultCommand {
 }
 
 #[derive(Subcommand)]
-enum IdentityCommand {
-    /// Make an application with a client secret; prints its credentials as JSON. It may do nothing until a vault says so.
-    CreateApplication {
-        #[command(flatten)]
-        config: ConfigArg,
-        /// For people.
-        #[arg(long)]
-        display_name: String,
-    },
-}
-
-#[derive(Subcommand)]
 enum ConfigCommand {
     /// Check a configuration and the files that it names; all problems at once.
     Check {
@@ -316,9 +305,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
             };
             runtime(2)?.block_on(cluster::service(&load(&config.config)?, &command)).map(|()| ExitCode::SUCCESS)
         }
-        Top::Identity(IdentityCommand::CreateApplication { config, display_name }) => {
+        Top::Identity(command) => {
             harden::process()?;
-            let command = claviger_api::AdminCommand::CreateApplication { display_name };
+            let (config, command) = command.request()?;
             runtime(2)?.block_on(cluster::service(&load(&config.config)?, &command)).map(|()| ExitCode::SUCCESS)
         }
         Top::Config(ConfigCommand::Default) => {

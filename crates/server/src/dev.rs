@@ -227,6 +227,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
         policies_where_rbac_is_asked: args.policies_where_rbac_is_asked,
         approvers: Vec::new(),
         reads: SetReads { mode: ReadMode::Lease, timing: ReadTiming::default() },
+        sign_in_base: Some(format!("https://login.localhost:{}", api_address.port())),
     };
     let service = Arc::new(Service::new(node.clone(), sealer, default_provider(), config));
     if !node.is_initialized().await.context("cannot start the node")? {

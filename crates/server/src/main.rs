@@ -9,6 +9,7 @@ mod connect_proxy;
 mod dev;
 mod exec;
 mod harden;
+mod identity;
 mod logging;
 mod pki;
 mod serve;

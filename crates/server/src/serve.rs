@@ -107,6 +107,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         policies_where_rbac_is_asked: config.api.policies_where_rbac_is_asked,
         approvers: config.emergency.load()?,
         reads: SetReads { mode: config.read.mode, timing: config.read.timing },
+        sign_in_base: None,
     };
     let service =
         Arc::new(Service::new(node.clone(), Sealer::new(world.id, world.key), default_provider(), service_config));

@@ -1,20 +1,25 @@
 //! The directory: what `az` asks of Microsoft Graph, and of the Azure AD Graph before it (az-cli.md section 5).
 //!
-//! Only what clients of a key vault need is here: to find principals, and to make applications and groups.
+//! Only what clients of a key vault need is here: to find principals, and to make applications, users and groups.
 
+mod federation;
+mod users;
+
+pub(crate) use federation::render as render_federated;
+
+use crate::directory;
 use crate::domain::{Origin, Resource};
 use crate::http::read_body;
 use crate::identity::certificate_key;
 use crate::management::{add_headers, authenticate, filter, segments, ArmError};
-use crate::service::{fresh_id, fresh_secret, Service};
+use crate::service::{fresh_id, Service};
 use crate::tokens::Principal;
 use actix_web::http::StatusCode;
 use actix_web::{web, HttpRequest, HttpResponse};
 use base64::engine::general_purpose::STANDARD;
 use base64::Engine;
-use claviger_crypto::password;
 use claviger_node::View;
-use claviger_state_machine::records::{Application, Group, User};
+use claviger_state_machine::records::{Application, Group, SignIn, User};
 use claviger_state_machine::{read, ApplyError};
 use claviger_types::command::{
     AddClientSecret, ClientCertificate, ClientSecret, Command, DeleteApplication, PutApplication, PutGroup,
@@ -29,9 +34,6 @@ use std::sync::Arc;
 
 /// Largest body: an application with a certificate is a few kilobytes.
 const BODY_BYTES_MAX: usize = 256 * 1024;
-
-/// Life of a client secret for which no end is given: two years, as the directory has it.
-const SECRET_LIFE: u64 = 730 * 86_400;
 
 type Result<T> = std::result::Result<T, ArmError>;
 
@@ -114,7 +116,7 @@ fn missing(id: &str) -> ArmError {
     ArmError::new(404, "Request_ResourceNotFound", text)
 }
 
-fn render_secret(secret: &ClientSecret, text: Option<&str>) -> Value {
+pub(crate) fn render_secret(secret: &ClientSecret, text: Option<&str>) -> Value {
     json!({
         "keyId": secret.id.guid(),
         "displayName": secret.display_name,
@@ -126,7 +128,7 @@ fn render_secret(secret: &ClientSecret, text: Option<&str>) -> Value {
     })
 }
 
-fn render_certificate(found: &ClientCertificate) -> Value {
+pub(crate) fn render_certificate(found: &ClientCertificate) -> Value {
     let thumbprint = Sha1::digest(&found.der).iter().map(|byte| format!("{byte:02X}")).collect::<String>();
     json!({
         "keyId": found.id.guid(),
@@ -176,7 +178,7 @@ fn certificates(list: &Value, old: &[ClientCertificate]) -> Result<Vec<ClientCer
         .collect()
 }
 
-fn render_application(found: &Application) -> Value {
+pub(crate) fn render_application(found: &Application) -> Value {
     json!({
         "id": found.object.guid(),
         "appId": found.app.guid(),
@@ -205,12 +207,19 @@ fn render_principal(found: &Application) -> Value {
     })
 }
 
-fn render_user(found: &User) -> Value {
-    json!({"id": found.oid.guid(), "userPrincipalName": found.upn, "displayName": found.display_name,
-           "mail": found.upn, "accountEnabled": true})
+pub(crate) fn render_user(found: &User, sign_in: Option<&SignIn>) -> Value {
+    json!({
+        "id": found.oid.guid(),
+        "userPrincipalName": found.upn,
+        "displayName": found.display_name,
+        "mail": found.upn,
+        "mailNickname": found.upn.split('@').next(),
+        "accountEnabled": sign_in.is_none_or(|sign_in| sign_in.enabled),
+        "createdDateTime": sign_in.map(|sign_in| rfc3339(sign_in.created)),
+    })
 }
 
-fn render_group(found: &Group) -> Value {
+pub(crate) fn render_group(found: &Group) -> Value {
     json!({"id": found.oid.guid(), "displayName": found.display_name, "mailEnabled": false, "mailNickname": "",
            "securityEnabled": true, "groupTypes": []})
 }
@@ -294,7 +303,7 @@ impl Graph<'_> {
     }
 
     async fn propose(&self, command: Command) -> Result<()> {
-        match self.service.propose(self.principal.actor.clone(), &command, Vec::new()).await? {
+        match self.service.propose_and_see(self.principal.actor.clone(), &command, Vec::new()).await? {
             Outcome::Refused(Refusal::Forbidden) => Err(ArmError::new(
                 403,
                 "Authorization_RequestDenied",
@@ -307,7 +316,8 @@ impl Graph<'_> {
 
     /// The caller itself: a user, for applications have no `/me`.
     fn me(&self) -> Result<User> {
-        self.users()?.into_iter().find(|user| user.oid == self.principal.oid).ok_or_else(|| {
+        let found = self.view(|view| read::user(view, self.principal.oid))?;
+        found.filter(|user| user.tenant == self.principal.tenant).ok_or_else(|| {
             let text = "/me request is only valid with delegated authentication flow.";
             ArmError::new(400, "BadRequest", text)
         })
@@ -316,7 +326,9 @@ impl Graph<'_> {
     async fn route(&self, method: &str, given: &[&str]) -> Result<(u16, Option<Value>)> {
         let tenant = self.principal.tenant;
         match (method, given) {
-            ("GET", ["me"]) => Ok((200, Some(render_user(&self.me()?)))),
+            ("GET", ["me"]) => Ok((200, Some(self.shown_user(&self.me()?)?))),
+            ("GET", ["me", "memberOf"]) => self.member_of(self.me()?.oid),
+            ("POST", ["me", "getMemberGroups"]) => self.member_groups(self.me()?.oid),
             ("GET", ["organization"]) => {
                 let tenants = self.view(|view| read::tenants(view))?;
                 let own = tenants.iter().filter(|found| found.tenant == tenant);
@@ -326,14 +338,16 @@ impl Graph<'_> {
                 });
                 self.list(item.collect(), "organization")
             }
-            ("GET", ["users"]) => self.list(self.users()?.iter().map(render_user).collect(), "users"),
-            ("GET", ["users", id]) => {
-                let all = self.users()?;
-                let found = all
-                    .iter()
-                    .find(|user| user.oid.guid().eq_ignore_ascii_case(id) || user.upn.eq_ignore_ascii_case(id));
-                Ok((200, Some(render_user(found.ok_or_else(|| missing(id))?))))
+            ("GET", ["users"]) => {
+                let items = self.users()?.iter().map(|user| self.shown_user(user)).collect::<Result<Vec<_>>>()?;
+                self.list(items, "users")
             }
+            ("POST", ["users"]) => self.create_user().await,
+            ("GET", ["users", id]) => Ok((200, Some(self.shown_user(&self.user(id)?)?))),
+            ("PATCH", ["users", id]) => self.update_user(id).await,
+            ("DELETE", ["users", id]) => self.delete_user(id).await,
+            ("GET", ["users", id, "memberOf"]) => self.member_of(self.user(id)?.oid),
+            ("POST", ["users", id, "getMemberGroups"]) => self.member_groups(self.user(id)?.oid),
             ("GET", ["servicePrincipals"]) => {
                 let all = self.applications()?;
                 let items = all.iter().filter(|found| found.has_principal).map(render_principal).collect();
@@ -406,7 +420,13 @@ impl Graph<'_> {
                 self.propose(Command::RemoveClientSecret(RemoveClientSecret { tenant, app: found.app, id })).await?;
                 Ok((204, None))
             }
+            (_, ["applications", id, "federatedIdentityCredentials", rest @ ..]) => {
+                self.federation(method, &self.application(id)?, rest).await
+            }
             ("POST", ["directoryObjects", "getByIds"]) => self.by_ids(),
+            ("POST", ["directoryObjects", id, "checkMemberGroups"]) => {
+                self.check_member_groups(Id128::parse_guid(id).map_err(|_| missing(id))?)
+            }
             ("GET", ["groups"]) => self.list(self.groups()?.iter().map(render_group).collect(), "groups"),
             ("POST", ["groups"]) => {
                 let name = self.json()?["displayName"].as_str().unwrap_or_default().to_owned();
@@ -419,13 +439,19 @@ impl Graph<'_> {
                 Ok((201, Some(render_group(&group))))
             }
             ("GET", ["groups", id]) => Ok((200, Some(render_group(&self.group(id)?)))),
+            ("DELETE", ["groups", id]) => self.delete_group(id).await,
+            // Groups have no groups here.
+            ("POST", ["groups", id, "getMemberGroups"]) => self.member_groups(self.group(id)?.oid),
+            ("GET", ["groups" | "applications" | "servicePrincipals", _, "owners"]) => {
+                self.list(Vec::new(), "directoryObjects")
+            }
             ("GET", ["groups", id, "members"]) => {
                 let group = self.group(id)?;
                 let mut items = Vec::new();
                 for item in self.principals()? {
                     let oid = item["id"].as_str().and_then(|id| Id128::parse_guid(id).ok());
                     if let Some(oid) = oid {
-                        if self.view(|view| read::principals(view, oid))?.contains(&group.oid) {
+                        if self.groups_of(oid)?.contains(&group.oid.guid()) {
                             items.push(item);
                         }
                     }
@@ -479,7 +505,7 @@ impl Graph<'_> {
             .filter(|found| found.has_principal)
             .map(|found| typed(render_principal(found), "servicePrincipal"))
             .collect();
-        items.extend(self.users()?.iter().map(|found| typed(render_user(found), "user")));
+        items.extend(self.users()?.iter().map(|found| typed(render_user(found, None), "user")));
         items.extend(self.groups()?.iter().map(|found| typed(render_group(found), "group")));
         Ok(items)
     }
@@ -530,23 +556,12 @@ impl Graph<'_> {
         };
         let now = self.service.now_ms() / 1000;
         let start = time("startDateTime")?.unwrap_or(now);
-        let end = time("endDateTime")?.unwrap_or(start.saturating_add(SECRET_LIFE));
+        let end = time("endDateTime")?.unwrap_or(start.saturating_add(directory::SECRET_LIFE));
         if end <= start {
             return Err(bad("'endDateTime' must be after 'startDateTime'."));
         }
-        let text = fresh_secret()?;
-        let for_hash = zeroize::Zeroizing::new(text.clone());
-        let hash = tokio::task::spawn_blocking(move || password::hash(&for_hash))
-            .await
-            .map_err(|_| ArmError::Service(crate::error::ServiceError::Internal))??;
-        let secret = ClientSecret {
-            id: fresh_id()?,
-            hash,
-            hint: text.chars().take(3).collect(),
-            display_name: asked["displayName"].as_str().unwrap_or_default().to_owned(),
-            start,
-            end: Some(end),
-        };
+        let display_name = asked["displayName"].as_str().unwrap_or_default().to_owned();
+        let (secret, text) = directory::new_secret(display_name, start, Some(end)).await?;
         let shown = render_secret(&secret, Some(&text));
         let add = AddClientSecret { tenant: application.tenant, app: application.app, secret };
         self.propose(Command::AddClientSecret(add)).await?;
@@ -562,9 +577,9 @@ impl Graph<'_> {
             value
         };
         match (method, given) {
-            ("GET", ["me"]) => Ok((200, Some(old(render_user(&self.me()?), "User")))),
+            ("GET", ["me"]) => Ok((200, Some(old(render_user(&self.me()?, None), "User")))),
             ("GET", ["users"]) => {
-                self.list(self.users()?.iter().map(|u| old(render_user(u), "User")).collect(), "users")
+                self.list(self.users()?.iter().map(|u| old(render_user(u, None), "User")).collect(), "users")
             }
             ("GET", ["servicePrincipals"]) => {
                 let all = self.applications()?;

@@ -1,4 +1,4 @@
-//! Checking client secrets: expensive on purpose, and so bounded.
+//! Checking client secrets and passwords: expensive on purpose, and so bounded.
 
 use claviger_crypto::{password, random};
 use claviger_state_machine::records::Application;
@@ -20,7 +20,7 @@ const QUEUE: usize = 64;
 /// Secrets known to be right, by a keyed hash.
 const REMEMBERED: usize = 4096;
 
-/// Wrong secrets for one application after which it has to wait.
+/// Wrong secrets for one application or user after which it has to wait.
 const FAILURES_MAX: u32 = 20;
 
 /// How long it has to wait, and after which failures are forgotten.
@@ -29,7 +29,7 @@ const LOCKED: Duration = Duration::from_secs(60);
 /// What a check of a secret came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Checked {
-    /// It is one of the application's.
+    /// It is one of its secrets.
     Right,
     /// It is not.
     Wrong,
@@ -39,10 +39,10 @@ pub(crate) enum Checked {
     Busy,
 }
 
-/// Hashes of the secrets that are valid at `now` (seconds).
-fn valid(application: &Application, now: u64) -> impl Iterator<Item = &str> {
+/// Hashes of the application's secrets that are valid at `now` (seconds): one that is not is as good as none.
+pub(crate) fn valid(application: &Application, now: u64) -> Vec<String> {
     let in_time = move |secret: &&ClientSecret| secret.start <= now && secret.end.is_none_or(|end| now < end);
-    application.secrets.iter().filter(in_time).map(|secret| secret.hash.as_str())
+    application.secrets.iter().filter(in_time).map(|secret| secret.hash.clone()).collect()
 }
 
 struct Failures {
@@ -75,37 +75,35 @@ impl Default for Credentials {
 }
 
 impl Credentials {
-    /// Checks a secret against those of the application that are valid at `now` (seconds, by the service's clock).
-    pub(crate) async fn check(&self, application: &Application, secret: &str, now: u64) -> Checked {
-        let mark = self.mark(application, secret, now);
+    /// Checks a secret of the application or user `of`, whose hashes these are.
+    pub(crate) async fn check(&self, of: Id128, hashes: Vec<String>, secret: &str) -> Checked {
+        let mark = self.mark(of, &hashes, secret);
         if self.right.lock().unwrap_or_else(PoisonError::into_inner).get(&mark).is_some() {
             return Checked::Right;
         }
-        if self.locked(application.app) {
+        if self.locked(of) {
             return Checked::Locked;
         }
         let Ok(_waiting) = self.queue.try_acquire() else { return Checked::Busy };
         let Ok(_turn) = self.at_once.acquire().await else { return Checked::Busy };
-        // One that is not valid now is as good as none.
-        let hashes: Vec<String> = valid(application, now).map(str::to_owned).collect();
         let secret = zeroize::Zeroizing::new(secret.to_owned());
         let right = tokio::task::spawn_blocking(move || hashes.iter().any(|phc| password::verify(&secret, phc))).await;
         if right.unwrap_or(false) {
             self.right.lock().unwrap_or_else(PoisonError::into_inner).put(mark, ());
-            self.failures.lock().unwrap_or_else(PoisonError::into_inner).pop(&application.app);
+            self.failures.lock().unwrap_or_else(PoisonError::into_inner).pop(&of);
             Checked::Right
         } else {
-            self.failed(application.app);
+            self.failed(of);
             Checked::Wrong
         }
     }
 
     /// Bound to the present hashes: a secret that was removed is forgotten with them.
-    fn mark(&self, application: &Application, secret: &str, now: u64) -> [u8; 32] {
+    fn mark(&self, of: Id128, hashes: &[String], secret: &str) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update(self.key);
-        hash.update(application.app.0);
-        for phc in valid(application, now) {
+        hash.update(of.0);
+        for phc in hashes {
             hash.update((phc.len() as u64).to_be_bytes());
             hash.update(phc);
         }
@@ -113,11 +111,20 @@ impl Credentials {
         hash.finalize().into()
     }
 
-    fn locked(&self, app: Id128) -> bool {
+    /// Takes as long as a check, for a name that nobody has: how long an answer takes does not tell which names there are.
+    pub(crate) async fn check_nobody(&self, secret: &str) -> Checked {
+        let Ok(_waiting) = self.queue.try_acquire() else { return Checked::Busy };
+        let Ok(_turn) = self.at_once.acquire().await else { return Checked::Busy };
+        let secret = zeroize::Zeroizing::new(secret.to_owned());
+        tokio::task::spawn_blocking(move || password::hash(&secret).is_ok()).await.ok();
+        Checked::Wrong
+    }
+
+    fn locked(&self, of: Id128) -> bool {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        match failures.get(&app) {
+        match failures.get(&of) {
             Some(known) if known.last.elapsed() >= LOCKED => {
-                failures.pop(&app);
+                failures.pop(&of);
                 false
             }
             Some(known) => known.count >= FAILURES_MAX,
@@ -125,10 +132,10 @@ impl Credentials {
         }
     }
 
-    fn failed(&self, app: Id128) {
+    fn failed(&self, of: Id128) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = failures.get(&app).map_or(0, |known| known.count) + 1;
-        failures.put(app, Failures { count, last: Instant::now() });
+        let count = failures.get(&of).map_or(0, |known| known.count) + 1;
+        failures.put(of, Failures { count, last: Instant::now() });
     }
 }
 
@@ -161,7 +168,7 @@ mod tests {
         };
         let credentials = Credentials::default();
         for (now, want) in [(99, Checked::Wrong), (100, Checked::Right), (199, Checked::Right), (200, Checked::Wrong)] {
-            assert_eq!(credentials.check(&application, "right", now).await, want, "at {now}");
+            assert_eq!(credentials.check(id, valid(&application, now), "right").await, want, "at {now}");
         }
     }
 }

@@ -1,12 +1,16 @@
-//! The built-in token service: discovery, keys, tokens (identity contract sections 2 to 4).
+//! The built-in token service: discovery, keys, tokens, users (identity contract sections 2 to 4 and 7).
 
 mod assertion;
 mod credentials;
+mod device;
 mod discovery;
+mod page;
 mod token;
+mod user;
 
 pub(crate) use assertion::certificate_key;
 pub(crate) use credentials::Credentials;
+pub(crate) use device::Failures;
 
 use crate::domain::Origin;
 use crate::http::read_body;
@@ -45,6 +49,16 @@ pub(crate) struct IdentityError {
 impl IdentityError {
     pub(crate) fn new(status: u16, error: &'static str, code: u32, text: impl Into<String>) -> Self {
         Self { status, error, code, text: text.into() }
+    }
+
+    /// Whether the same request may succeed a moment later.
+    fn is_transient(&self) -> bool {
+        self.status == 503
+    }
+
+    /// What people are told.
+    fn text(&self) -> &str {
+        &self.text
     }
 
     fn unavailable() -> Self {
@@ -112,6 +126,7 @@ pub(crate) async fn handle(
     let folded: Vec<String> = segments.iter().skip(1).map(|s| s.to_ascii_lowercase()).collect();
     let rest: Vec<&str> = folded.iter().map(String::as_str).collect();
     let tenant = segments.first().copied().unwrap_or("");
+    let malformed = || IdentityError::new(400, "invalid_request", 900_144, "The request body is malformed.");
     let result = match (request.method().as_str(), rest.as_slice()) {
         ("GET", ["v2.0", ".well-known", "openid-configuration"]) => discovery::document(service, origin, tenant, true),
         ("GET", [".well-known", "openid-configuration"]) => discovery::document(service, origin, tenant, false),
@@ -121,9 +136,32 @@ pub(crate) async fn handle(
             let v1 = rest.len() == 2;
             let basic = request.headers().get("authorization").and_then(|value| value.to_str().ok());
             match read_body(payload, FORM_BYTES_MAX).await {
-                Ok(body) => token::issue(service, origin, tenant, v1, &body, basic).await,
-                Err(_) => Err(IdentityError::new(400, "invalid_request", 900_144, "The request body is malformed.")),
+                Ok(body) => match tenant_of(service, tenant) {
+                    Ok(tenant) => {
+                        let form = token::Form(std::str::from_utf8(&body).unwrap_or(""));
+                        token::issue(&token::TokenRequest { service, origin, tenant, v1, form, basic }).await
+                    }
+                    Err(error) => Err(error),
+                },
+                Err(_) => Err(malformed()),
             }
+        }
+        ("POST", ["oauth2", "v2.0", "devicecode"] | ["oauth2", "devicecode"]) => {
+            match (read_body(payload, FORM_BYTES_MAX).await, tenant_of(service, tenant)) {
+                (Ok(body), Ok(_)) => device::begin(service, origin, &body),
+                (Err(_), _) => Err(malformed()),
+                (_, Err(error)) => Err(error),
+            }
+        }
+        ("GET", ["oauth2", "deviceauth"]) => Ok(page::form(200, "", "")),
+        ("GET", []) if tenant.eq_ignore_ascii_case("devicelogin") => Ok(page::form(200, "", "")),
+        ("POST", []) if tenant.eq_ignore_ascii_case("devicelogin") => match read_body(payload, FORM_BYTES_MAX).await {
+            Ok(body) => Ok(device::sign_in(service, &body).await),
+            Err(_) => Err(malformed()),
+        },
+        ("GET", ["userrealm", _]) => {
+            let name = segments.get(2).copied().unwrap_or_default();
+            Ok(user::realm(origin, &percent_encoding::percent_decode_str(name).decode_utf8_lossy()))
         }
         (method, _) => Err(IdentityError::new(
             404,

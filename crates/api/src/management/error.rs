@@ -131,6 +131,14 @@ impl ArmError {
         }
     }
 
+    /// What people are told.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            ArmError::Said { message, .. } | ArmError::Token { message, .. } => message.clone(),
+            ArmError::Service(error) => error.to_wire().1.error.message,
+        }
+    }
+
     pub(crate) fn response(&self) -> HttpResponse {
         let envelope = |code: &str, message: &str| json!({"error": {"code": code, "message": message}});
         match self {

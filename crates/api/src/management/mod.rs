@@ -311,7 +311,7 @@ impl<'a> Arm<'a> {
 
     /// Proposes in the caller's name; a refusal is an outcome like any other.
     pub(crate) async fn propose_raw(&self, command: &Command, blobs: Vec<Vec<u8>>) -> Result<Option<Refusal>> {
-        Ok(match self.service.propose(self.principal.actor.clone(), command, blobs).await? {
+        Ok(match self.service.propose_and_see(self.principal.actor.clone(), command, blobs).await? {
             Outcome::Refused(refusal) => Some(refusal),
             _ => None,
         })
