@@ -486,9 +486,15 @@ class Https:
 class Dev:
     """`claviger dev` on a directory of its own."""
 
-    def __init__(self, directory: Path, vaults: tuple[str, ...] = ("demo",), port: int | None = None):
+    def __init__(
+        self,
+        directory: Path,
+        vaults: tuple[str, ...] = ("demo",),
+        port: int | None = None,
+        options: tuple[str, ...] = (),
+    ):
         self.directory, self.vaults, self.port = directory, vaults, port or free_port()
-        args = ["dev", "--data-dir", str(directory), "--listen", f"127.0.0.1:{self.port}"]
+        args = ["dev", "--data-dir", str(directory), "--listen", f"127.0.0.1:{self.port}", *options]
         for vault in vaults:
             args += ["--vault", vault]
         self.process = Process(f"dev-{directory.name}", args, directory.parent / f"{directory.name}.log")
@@ -529,8 +535,10 @@ class Dev:
 
 
 @contextlib.contextmanager
-def dev_server(directory: Path, vaults: tuple[str, ...] = ("demo",)) -> Iterator[Dev]:
-    dev = Dev(directory, vaults)
+def dev_server(
+    directory: Path, vaults: tuple[str, ...] = ("demo",), options: tuple[str, ...] = ()
+) -> Iterator[Dev]:
+    dev = Dev(directory, vaults, options=options)
     try:
         yield dev.start()
     finally:

@@ -47,6 +47,10 @@ pub enum TokenFault {
     NotYetValid,
     /// The user or application that it speaks for is gone.
     Revoked,
+    /// The keys of its issuer cannot be had.
+    KeysUnavailable,
+    /// A claim that the issuer's mapping needs is missing or malformed.
+    Claim(String),
     /// For another resource.
     Audience {
         /// What this host wants.
@@ -280,6 +284,10 @@ impl TokenFault {
             TokenFault::Revoked => {
                 "AKV10004: The user or application that the token was issued for does not exist or is disabled.".into()
             }
+            TokenFault::KeysUnavailable => {
+                "AKV10005: The keys of the token's issuer cannot be had at the moment.".into()
+            }
+            TokenFault::Claim(name) => format!("AKV10006: The claim '{name}' of the token is missing or malformed."),
             TokenFault::Audience { expected, found } => {
                 format!("AKV10022: Invalid audience. Expected {expected}, found: {found}.")
             }

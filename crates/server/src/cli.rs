@@ -2,7 +2,7 @@
 
 use crate::identity::IdentityCommand;
 use crate::world::PassphraseSource;
-use crate::{cluster, config, dev, harden, logging, serve, throwaway, world};
+use crate::{cluster, config, dev, exec, harden, logging, serve, throwaway, world};
 use anyhow::{bail, Context, Result};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -65,6 +65,14 @@ pub(crate) struct DevArgs {
     /// (JWKS); may be repeated.
     #[arg(long = "attestation-authority", value_name = "URL=FILE", value_parser = config::AuthorityFile::parse)]
     pub(crate) authorities: Vec<config::AuthorityFile>,
+    /// Believe other issuers of tokens, by a file with an `[[issuers]]` table for each, whose members are those of
+    /// identity.issuers in `claviger config default`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) issuers: Option<PathBuf>,
+    /// Give tokens to every program on this machine, without credentials: the first application's to those that name
+    /// none, another application's to those that name it. See `claviger exec --managed-identity`.
+    #[arg(long)]
+    pub(crate) managed_identity: bool,
     /// Log level: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     pub(crate) log_level: String,
@@ -84,6 +92,10 @@ struct ExecArgs {
     /// this option and without a running server in the default place, a throw-away one is.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Give the program a managed identity in place of a client secret, as a virtual machine has one (`imds`) or App
+    /// Service (`app-service`).
+    #[arg(long, value_name = "SHAPE", num_args = 0..=1, default_missing_value = "imds", require_equals = true)]
+    managed_identity: Option<exec::Shape>,
     /// The program and its arguments.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -253,7 +265,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Top::Exec(args) => {
             // Not hardened: the program would inherit it.
-            let code = runtime(2)?.block_on(throwaway::exec(args.data_dir, &args.command))?;
+            let how = args.managed_identity.map_or(exec::SignIn::Secret, exec::SignIn::Managed);
+            let code = runtime(2)?.block_on(throwaway::exec(args.data_dir, how, &args.command))?;
             Ok(ExitCode::from(code))
         }
         Top::Dev(args) => {
@@ -307,7 +320,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         }
         Top::Identity(command) => {
             harden::process()?;
-            let (config, command) = command.request()?;
+            let Some((config, command)) = command.request()? else { return Ok(ExitCode::SUCCESS) };
             runtime(2)?.block_on(cluster::service(&load(&config.config)?, &command)).map(|()| ExitCode::SUCCESS)
         }
         Top::Config(ConfigCommand::Default) => {

@@ -19,6 +19,8 @@ use toml::{Table, Value};
 
 use crate::world::{PassphraseSource, Unseal};
 use crate::{harden, pki};
+use claviger_api::{KeySource, Mapping, TrustedIssuer};
+use claviger_types::name::Id128;
 
 /// A node's configuration, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +35,10 @@ pub(crate) struct Config {
     pub(crate) peer: PeerSection,
     /// What operators and their monitoring call.
     pub(crate) admin: AdminSection,
+    /// Whose tokens count beside our own; equal on all nodes.
+    pub(crate) identity: IdentitySection,
+    /// Programs on this machine that need no credentials.
+    pub(crate) managed_identity: Option<ManagedIdentitySection>,
     /// Secure key release; equal on all nodes.
     pub(crate) attestation: AttestationSection,
     /// Consensus; equal on all nodes.
@@ -108,6 +114,26 @@ pub(crate) struct PeerSection {
 pub(crate) struct AdminSection {
     /// Where it listens, plain HTTP.
     pub(crate) listen: SocketAddr,
+}
+
+/// `[identity]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IdentitySection {
+    /// Other issuers.
+    pub(crate) issuers: Vec<TrustedIssuer>,
+}
+
+/// `[managed_identity]`, where it listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ManagedIdentitySection {
+    /// Loopback, plain HTTP.
+    pub(crate) listen: SocketAddr,
+    /// The application that a request means that names none.
+    pub(crate) system: Option<Id128>,
+    /// Applications that may be named.
+    pub(crate) user: Vec<Id128>,
+    /// The file with the header of the App Service shape.
+    pub(crate) header_file: Option<PathBuf>,
 }
 
 /// `[attestation]`
@@ -310,6 +336,16 @@ const SECTIONS: &[(&str, &str)] = &[
         "The port on which the nodes of a cluster talk to each other: mutual TLS under an authority of their own.",
     ),
     ("admin", "Health and metrics, plain HTTP: /healthz/live, /healthz/ready, /metrics."),
+    (
+        "identity",
+        "Whose tokens count beside those of the service itself: issuers of OpenID Connect, for workload identities\n\
+         (federated credentials of applications) and for principals of their own.",
+    ),
+    (
+        "managed_identity",
+        "Tokens without credentials for programs on this machine, as on a virtual machine (AZURE_POD_IDENTITY_AUTHORITY_HOST)\n\
+         or in App Service (IDENTITY_ENDPOINT). Off unless listen is set: every program on this machine may use it.",
+    ),
     ("attestation", "Secure key release: whose word is taken about the environments that keys are released to."),
     ("raft", "Consensus. The defaults suit nodes in one region; raise the times if heartbeats get lost."),
     ("read", "Reads."),
@@ -524,13 +560,60 @@ const FIELDS: &[Field] = &[
         "Allows listen to be other than loopback, for a monitoring that comes over a network you trust.",
     ),
     field(
+        "identity.issuers",
+        Need::Default,
+        Scope::Cluster,
+        "[]",
+        "Issuers, each as a table:\n\
+         issuer = \"https://issuer.example.com\": as `iss` has it, letter by letter. Required.\n\
+         jwks = \"keys.json\" or \"https://issuer.example.com/keys\": its keys (JWKS), in a file or at an address; http on\n\
+         this machine only. Required. Looked at again every 10 minutes, and when a token names an unknown key.\n\
+         ca = \"ca.pem\": authorities of that address, if not the system's.\n\
+         audience = \"api://claviger\" or a list: tokens with it in `aud` open vaults and the resource manager directly.\n\
+         Without it, the issuer's tokens only stand for applications with a federated credential. The rest belongs to it:\n\
+         oid_claim = \"sub\": the claim that names the principal; groups_claim = \"groups\": that lists its groups.\n\
+         object_ids = \"derived\": policies name what `claviger identity external-id` prints, so that no issuer can speak\n\
+         for a principal of another one; or \"claims\": both claims hold object ids as they are.\n\
+         tenant = \"GUID\": the tenant that the issuer speaks for, if not the first; or tenant_claim = \"tid\".",
+    ),
+    field(
+        "managed_identity.listen",
+        Need::Optional,
+        Scope::Node,
+        "\"127.0.0.1:8446\"",
+        "Address and port to listen on, plain HTTP, loopback only.",
+    ),
+    field(
+        "managed_identity.system",
+        Need::Optional,
+        Scope::Node,
+        "\"11111111-2222-3333-4444-555555555555\"",
+        "Client id of the application that a request means that names none (system-assigned).",
+    ),
+    field(
+        "managed_identity.user",
+        Need::Default,
+        Scope::Node,
+        "[]",
+        "Client ids of applications that a request may name (user-assigned), by client id, object id or resource id; the\n\
+         last part of the resource id is the application's display name.",
+    ),
+    field(
+        "managed_identity.header_file",
+        Need::Optional,
+        Scope::Node,
+        "\"/etc/claviger/identity-header\"",
+        "File whose first line requests of the App Service shape carry as X-IDENTITY-HEADER, mode 0600 or 0400; without\n\
+         it there is only the other shape.",
+    ),
+    field(
         "attestation.authorities",
         Need::Default,
         Scope::Cluster,
         "[]",
         "Authorities, each as \"https://address=file\": the address as `iss` and release policies have it, and a file with\n\
          its signing keys (JWKS). Keys are released for environments that one of these vouches for; with none, never.\n\
-         The service makes no connections of its own: fetch the file again when the authority changes its keys.",
+         The service does not fetch it: do so when the authority changes its keys.",
     ),
     field(
         "raft.heartbeat_ms",
@@ -746,17 +829,20 @@ impl<'a> Reader<'a> {
         let api = self.api();
         let peer = self.peer();
         let admin = self.admin();
+        let identity = self.identity();
+        let managed_identity = self.managed_identity();
         let attestation = self.attestation();
         let raft = self.raft();
         let read = self.read_section();
         let emergency = self.emergency();
         let log = self.log();
         if let (Some(api), Some(peer), Some(admin)) = (&api, &peer, &admin) {
-            self.check_listeners([
-                ("api.listen", api.listen),
-                ("peer.listen", peer.listen),
-                ("admin.listen", admin.listen),
-            ]);
+            let mut listeners =
+                vec![("api.listen", api.listen), ("peer.listen", peer.listen), ("admin.listen", admin.listen)];
+            if let Some(Some(managed)) = &managed_identity {
+                listeners.push(("managed_identity.listen", managed.listen));
+            }
+            self.check_listeners(&listeners);
         }
         Some(Config {
             node: node?,
@@ -764,6 +850,8 @@ impl<'a> Reader<'a> {
             api: api?,
             peer: peer?,
             admin: admin?,
+            identity: identity?,
+            managed_identity: managed_identity?,
             attestation: attestation?,
             raft: raft?,
             read: read?,
@@ -884,6 +972,53 @@ impl<'a> Reader<'a> {
         Some(AdminSection { listen })
     }
 
+    fn identity(&mut self) -> Option<IdentitySection> {
+        let base = self.base;
+        let tables = self.read("identity.issuers", |value| {
+            let list = value.as_array().ok_or_else(|| format!("not a list: {}", shown(value)))?;
+            let table =
+                |value: &Value| value.as_table().cloned().ok_or_else(|| format!("not a table: {}", shown(value)));
+            list.iter().map(table).collect::<Result<Vec<_>, _>>()
+        })?;
+        let (issuers, problems) = issuers(&tables, base);
+        let good = problems.is_empty();
+        for (at, message) in problems {
+            self.problem(&format!("identity.issuers{at}"), message);
+        }
+        good.then_some(IdentitySection { issuers })
+    }
+
+    /// `None` if something is wrong, `Some(None)` if it is off.
+    fn managed_identity(&mut self) -> Option<Option<ManagedIdentitySection>> {
+        let before = self.problems.len();
+        let listen = self.address("managed_identity.listen");
+        let system = self.read("managed_identity.system", client_id);
+        let user = self.read("managed_identity.user", |value| {
+            let list = value.as_array().ok_or_else(|| format!("not a list: {}", shown(value)))?;
+            list.iter().map(client_id).collect::<Result<Vec<_>, _>>()
+        });
+        let header_file = self.path("managed_identity.header_file");
+        if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback()) {
+            self.problem("managed_identity.listen", format!("not loopback: `{listen}`"));
+        }
+        let nobody = system.is_none() && user.as_ref().is_some_and(Vec::is_empty);
+        if self.problems.len() > before {
+            return None;
+        }
+        let Some(listen) = listen else {
+            if !nobody || header_file.is_some() {
+                self.problem("managed_identity.listen", "without it, the other fields of the section do nothing");
+                return None;
+            }
+            return Some(None);
+        };
+        if nobody {
+            self.problem("managed_identity.system", "neither it nor managed_identity.user names an application");
+            return None;
+        }
+        Some(Some(ManagedIdentitySection { listen, system, user: user?, header_file }))
+    }
+
     fn attestation(&mut self) -> Option<AttestationSection> {
         let base = self.base;
         let authorities = self.read("attestation.authorities", |value| {
@@ -973,7 +1108,7 @@ impl<'a> Reader<'a> {
         Some(LogSection { format: format?, level: level? })
     }
 
-    fn check_listeners(&mut self, listeners: [(&str, SocketAddr); 3]) {
+    fn check_listeners(&mut self, listeners: &[(&str, SocketAddr)]) {
         for (i, (path, address)) in listeners.iter().enumerate() {
             for (other_path, other) in listeners.iter().take(i) {
                 let same_host =
@@ -1002,6 +1137,9 @@ impl<'a> Reader<'a> {
         }
         if let Some(path) = again.path("world.passphrase_file") {
             found.private("world.passphrase_file", &path);
+        }
+        if let Some(path) = again.path("managed_identity.header_file") {
+            found.private("managed_identity.header_file", &path);
         }
         let names = again.domain().map(|domain| pki::api_names(&domain)).unwrap_or_default();
         if let (Some(certificate), Some(key)) = (again.path("api.certificate"), again.path("api.key")) {
@@ -1096,6 +1234,111 @@ impl Files {
             Err(error) => self.problem("peer.ca", format!("{error:#}")),
         }
     }
+}
+
+fn client_id(value: &Value) -> Result<Id128, String> {
+    let given = text(value)?;
+    Id128::parse_guid(given).map_err(|_| format!("not a client id (a GUID): `{given}`"))
+}
+
+/// The members of an issuer's table.
+const ISSUER_MEMBERS: &[&str] =
+    &["issuer", "jwks", "ca", "audience", "oid_claim", "groups_claim", "object_ids", "tenant", "tenant_claim"];
+
+/// Issuers out of their tables, and what is wrong with them by its place, such as `[0].jwks`. Files that they name are
+/// looked at; nobody is asked for anything.
+pub(crate) fn issuers(tables: &[Table], base: &Path) -> (Vec<TrustedIssuer>, Vec<(String, String)>) {
+    let mut found: Vec<TrustedIssuer> = Vec::new();
+    let mut problems = Vec::new();
+    for (number, table) in tables.iter().enumerate() {
+        let mut wrong = |name: &str, message: String| problems.push((format!("[{number}].{name}"), message));
+        for name in table.keys().filter(|name| !ISSUER_MEMBERS.contains(&name.as_str())) {
+            wrong(name, format!("unknown: an issuer has {}", ISSUER_MEMBERS.join(", ")));
+        }
+        let mut member = |name: &str| match table.get(name).map(text) {
+            None => None,
+            Some(Ok("")) => {
+                wrong(name, "an empty text".into());
+                None
+            }
+            Some(Ok(given)) => Some(given.to_owned()),
+            Some(Err(message)) => {
+                wrong(name, message);
+                None
+            }
+        };
+        let (issuer, jwks, ca) = (member("issuer"), member("jwks"), member("ca"));
+        let (oid_claim, groups_claim) = (member("oid_claim"), member("groups_claim"));
+        let (object_ids, tenant, tenant_claim) = (member("object_ids"), member("tenant"), member("tenant_claim"));
+        let audiences = match table.get("audience") {
+            None => Ok(Vec::new()),
+            Some(Value::Array(list)) => list.iter().map(|item| text(item).map(str::to_owned)).collect(),
+            Some(one) => text(one).map(|one| vec![one.to_owned()]),
+        };
+        let audiences = audiences.unwrap_or_else(|message| {
+            wrong("audience", message);
+            Vec::new()
+        });
+        if audiences.iter().any(String::is_empty) {
+            wrong("audience", "an empty text".into());
+        }
+        match &issuer {
+            Some(issuer) if !issuer.starts_with("https://") => {
+                wrong("issuer", format!("not an https address: `{issuer}`"));
+            }
+            Some(issuer) if found.iter().any(|other| other.issuer == *issuer) => {
+                wrong("issuer", format!("it is there already: `{issuer}`"));
+            }
+            Some(_) => {}
+            None if table.contains_key("issuer") => {}
+            None => wrong("issuer", "required".into()),
+        }
+        let keys = match &jwks {
+            Some(jwks) => KeySource::parse(jwks, base, ca.as_deref())
+                .and_then(|keys| keys.check().map(|()| keys))
+                .map_err(|message| wrong("jwks", message))
+                .ok(),
+            None => {
+                if !table.contains_key("jwks") {
+                    wrong("jwks", "required".into());
+                }
+                None
+            }
+        };
+        let needs_audience = ["oid_claim", "groups_claim", "object_ids", "tenant", "tenant_claim"]
+            .into_iter()
+            .find(|n| table.contains_key(*n));
+        if let Some(name) = needs_audience.filter(|_| !table.contains_key("audience")) {
+            wrong(name, "only with `audience`: without it, the issuer has no principals of its own".into());
+        }
+        if tenant.is_some() && tenant_claim.is_some() {
+            wrong("tenant_claim", "one is enough, and `tenant` is given too".into());
+        }
+        let tenant = tenant.and_then(|text| {
+            let parsed = Id128::parse_guid(&text);
+            parsed.map_err(|_| wrong("tenant", format!("not a GUID: `{text}`"))).ok()
+        });
+        let object_ids_as_they_are = match object_ids.as_deref() {
+            None | Some("derived") => false,
+            Some("claims") => true,
+            Some(other) => {
+                wrong("object_ids", format!("not `derived` or `claims`: `{other}`"));
+                false
+            }
+        };
+        if let (Some(issuer), Some(keys)) = (issuer, keys) {
+            let principals = (!audiences.is_empty()).then(|| Mapping {
+                audiences,
+                oid_claim: oid_claim.unwrap_or_else(|| "sub".into()),
+                groups_claim,
+                tenant,
+                tenant_claim,
+                object_ids_as_they_are,
+            });
+            found.push(TrustedIssuer { issuer, keys, principals });
+        }
+    }
+    (found, problems)
 }
 
 fn text(value: &Value) -> Result<&str, String> {
@@ -1220,15 +1463,32 @@ mod tests {
     /// With the optional ones too, every field's documented value is one that its reader takes.
     #[test]
     fn examples_of_optional_fields_are_read() {
-        for field in FIELDS.iter().filter(|field| field.need == Need::Optional) {
-            let text = render_default()
-                .replace("unseal = \"file\"", "unseal = \"passphrase\"")
-                .replace(&format!("# {} = ", field.name()), &format!("{} = ", field.name()));
-            let mut reader = Reader::new(&text, Path::new("/")).unwrap();
+        let optional = |section: &str| {
+            let section = section.to_owned();
+            FIELDS.iter().filter(move |field| field.need == Need::Optional && field.section() == section)
+        };
+        let with = |text: String, field: &Field| {
+            text.replace(&format!("# {} = ", field.name()), &format!("{} = ", field.name()))
+        };
+        let read = |text: &str| {
+            let mut reader = Reader::new(text, Path::new("/")).unwrap();
             let config = reader.config();
             assert_eq!(reader.problems, []);
-            assert_ne!(config.unwrap().world.unseal, Unseal::Passphrase(PassphraseSource::Stdin), "{}", field.path);
+            config.unwrap()
+        };
+        // One of these at a time.
+        for field in optional("world") {
+            let text = with(render_default().replace("unseal = \"file\"", "unseal = \"passphrase\""), field);
+            assert_ne!(read(&text).world.unseal, Unseal::Passphrase(PassphraseSource::Stdin), "{}", field.path);
         }
+        // These belong together.
+        let managed = read(&optional("managed_identity").fold(render_default(), with)).managed_identity.unwrap();
+        assert!(managed.listen.ip().is_loopback() && managed.system.is_some() && managed.header_file.is_some());
+        assert_eq!(optional("world").chain(optional("managed_identity")).count(), optional_fields());
+    }
+
+    fn optional_fields() -> usize {
+        FIELDS.iter().filter(|field| field.need == Need::Optional).count()
     }
 
     #[test]
@@ -1314,6 +1574,32 @@ mod tests {
             ),
             ("[peer]", "[peer]\nseeds = \"a:1\"", "peer.seeds: not a list: `a:1`"),
             ("[peer]", "[admin]\nlisten = \"10.0.0.1:8445\"\n[peer]", "admin.listen: not loopback"),
+            (
+                "[peer]",
+                "[managed_identity]\nlisten = \"10.0.0.1:8446\"\n[peer]",
+                "managed_identity.listen: not loopback: `10.0.0.1:8446`",
+            ),
+            (
+                "[peer]",
+                "[managed_identity]\nlisten = \"127.0.0.1:8446\"\n[peer]",
+                "managed_identity.system: neither it nor managed_identity.user names an application",
+            ),
+            (
+                "[peer]",
+                "[managed_identity]\nuser = [\"x\"]\n[peer]",
+                "managed_identity.user: not a client id (a GUID): `x`",
+            ),
+            (
+                "[peer]",
+                "[managed_identity]\nuser = [\"11111111-2222-3333-4444-555555555555\"]\n[peer]",
+                "managed_identity.listen: without it",
+            ),
+            (
+                "[peer]",
+                "[managed_identity]\nlisten = \"127.0.0.1:8444\"\n\
+                 system = \"11111111-2222-3333-4444-555555555555\"\n[peer]",
+                "managed_identity.listen: `127.0.0.1:8444` and peer.listen",
+            ),
             ("[peer]", "[raft]\nheartbeat_ms = 100\n[peer]", "raft.election_min_ms: `250` is less than three"),
             ("[peer]", "[raft]\nelection_max_ms = 300\n[peer]", "raft.election_max_ms: `300` is not a quarter above"),
             (

@@ -184,7 +184,8 @@ fn decide(head: &[u8]) -> Result<(), Refusal> {
     if is_to_metadata_service(asked) {
         return Err(Refusal::new(
             403,
-            "there is no instance metadata service (169.254.169.254) here: use AZURE_CLIENT_ID and AZURE_CLIENT_SECRET",
+            "there is no instance metadata service at 169.254.169.254 here: use `claviger exec --managed-identity`, or \
+             AZURE_CLIENT_ID and AZURE_CLIENT_SECRET",
         ));
     }
     Err(Refusal::new(405, "this endpoint knows CONNECT only: plain http goes nowhere from here"))

@@ -9,15 +9,18 @@ use crate::harden::{self, DirLock};
 use crate::pki::{self, Authority, Usage};
 use crate::serve::{authorities, listen, open_storage, self_test, server_tls, start_timers, stop_signal};
 use crate::world::{self, Protection, Unseal, World};
-use crate::{connect_proxy, exec};
+use crate::{config, connect_proxy, exec};
 use anyhow::{bail, ensure, Context, Result};
 use claviger_api::domain::Cloud;
 use claviger_api::sealing::Sealer;
-use claviger_api::{serve, serve_admin, Clock, ServeConfig, Service, ServiceConfig, Welcome};
+use claviger_api::{
+    fresh_id, serve, serve_admin, serve_managed_identities, Assigned, Clock, ManagedIdentities, ServeConfig, Service,
+    ServiceConfig, TrustedIssuer, Welcome,
+};
 use claviger_crypto::provider::default_provider;
 use claviger_node::{Node, NodeConfig, Peers};
 use claviger_types::command::SetReads;
-use claviger_types::name::VaultName;
+use claviger_types::name::{Id128, VaultName};
 use claviger_types::reads::{ReadMode, ReadTiming};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -47,7 +50,13 @@ pub(crate) struct Running {
     pub(crate) proxy: SocketAddr,
     /// Health and metrics, plain HTTP.
     pub(crate) admin: SocketAddr,
+    /// Managed identities, plain HTTP, where they are on.
+    #[serde(default)]
+    pub(crate) managed_identity: Option<SocketAddr>,
 }
+
+/// The file with the header of the App Service shape, made anew at each start.
+const IDENTITY_HEADER: &str = "identity-header";
 
 /// What the sealed file holds.
 #[derive(Serialize, Deserialize)]
@@ -211,6 +220,13 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     let proxy = tokio::net::TcpListener::from_std(listen(loopback(0), "the CONNECT endpoint")?)?;
     let proxy_address = proxy.local_addr()?;
 
+    let managed = args.managed_identity.then(|| listen(loopback(0), "managed identities")).transpose()?;
+    let managed_address = managed.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
+    let issuers = match &args.issuers {
+        Some(path) => issuers(path)?,
+        None => Vec::new(),
+    };
+
     let storage = open_storage(&files.path("node")).await?;
     let peers = Peers::new(world.id, 1, "dev".into(), None);
     let node = Node::start(node_config(&world.id), storage, peers).await.context("cannot start the node")?;
@@ -228,6 +244,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
         approvers: Vec::new(),
         reads: SetReads { mode: ReadMode::Lease, timing: ReadTiming::default() },
         sign_in_base: Some(format!("https://login.localhost:{}", api_address.port())),
+        issuers,
     };
     let service = Arc::new(Service::new(node.clone(), sealer, default_provider(), config));
     if !node.is_initialized().await.context("cannot start the node")? {
@@ -243,12 +260,24 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
         let bytes = service.seal_own(SEALED_AS, &Zeroizing::new(serde_json::to_vec(&sealed)?))?;
         replace(&files.path("dev.sealed"), &bytes)?;
     }
+    let first = Id128::parse_guid(&sealed.welcome.client_id).ok().context("`dev.sealed` is damaged")?;
     drop(sealed);
 
     let mut timers = start_timers(&service);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let https = serve(service.clone(), ServeConfig { listener: api, tls, workers, connections_max: CONNECTIONS_MAX })?;
-    let http = serve_admin(service, admin)?;
+    let http = serve_admin(service.clone(), admin)?;
+    let managed = match managed {
+        Some(listener) => {
+            let header = Zeroizing::new(fresh_id()?.hex());
+            replace(&files.path(IDENTITY_HEADER), header.as_bytes())?;
+            let identities = ManagedIdentities { system: Some(first), user: Assigned::Any, header: Some(header) };
+            Some(serve_managed_identities(service, identities, listener)?)
+        }
+        None => None,
+    };
+    let managed_handle = managed.as_ref().map(actix_web::dev::Server::handle);
+    let managed = managed.map(tokio::spawn);
     let (https_handle, http_handle) = (https.handle(), http.handle());
     let https = tokio::spawn(https);
     let http = tokio::spawn(http);
@@ -260,7 +289,13 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     let proxy_task = tokio::spawn(connect_proxy::serve(proxy, target, async {
         proxy_stopped.await.ok();
     }));
-    let running = Running { pid: std::process::id(), listen: api_address, proxy: proxy_address, admin: admin_address };
+    let running = Running {
+        pid: std::process::id(),
+        listen: api_address,
+        proxy: proxy_address,
+        admin: admin_address,
+        managed_identity: managed_address,
+    };
     replace(&files.path("run.json"), &serde_json::to_vec_pretty(&running)?)?;
     greet(&dir, &running, &vaults);
 
@@ -281,12 +316,36 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     https_handle.stop(!args.until_stdin_ends).await;
     stop_proxy.send(()).ok();
     http_handle.stop(false).await;
+    if let Some(handle) = managed_handle {
+        handle.stop(false).await;
+    }
     timers.abort_all();
     node.shutdown().await;
     https.await.ok();
     http.await.ok();
     proxy_task.await.ok();
+    if let Some(managed) = managed {
+        managed.await.ok();
+    }
     result
+}
+
+/// The issuers of a file: `[[issuers]]`, with the members that `claviger config default` documents.
+fn issuers(path: &Path) -> Result<Vec<TrustedIssuer>> {
+    let what = || format!("cannot use `{}`", path.display());
+    let text = std::fs::read_to_string(path).with_context(what)?;
+    let file: IssuersFile = toml::from_str(&text).with_context(what)?;
+    let base = path.parent().unwrap_or(Path::new("."));
+    let (found, problems) = config::issuers(&file.issuers, base);
+    let lines: Vec<String> = problems.iter().map(|(at, message)| format!("  issuers{at}: {message}")).collect();
+    ensure!(lines.is_empty(), "`{}` has {} problem(s):\n{}", path.display(), lines.len(), lines.join("\n"));
+    Ok(found)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IssuersFile {
+    issuers: Vec<toml::Table>,
 }
 
 fn service_error(error: claviger_api::error::ServiceError) -> anyhow::Error {
@@ -339,7 +398,7 @@ pub(crate) fn running(dir: &Path) -> Result<Option<Running>> {
 }
 
 /// The environment for programs that meet the running server of a directory.
-pub(crate) fn environment(dir: &Path, running: &Running) -> Result<exec::Environment> {
+pub(crate) fn environment(dir: &Path, running: &Running, how: exec::SignIn) -> Result<exec::Environment> {
     let files = Files { dir: dir.canonicalize().context("cannot find the data directory")? };
     let world = files.world()?;
     let sealer = Sealer::new(world.id, world.key);
@@ -354,5 +413,16 @@ pub(crate) fn environment(dir: &Path, running: &Running) -> Result<exec::Environ
         subscription: welcome.subscription_id.clone(),
         vault: welcome.vaults.first().cloned().unwrap_or_default(),
         az_config_dir: Some(files.path("az")),
+        identity: match how {
+            exec::SignIn::Secret => None,
+            exec::SignIn::Managed(shape) => {
+                let endpoint = running.managed_identity.context(
+                    "this dev server has no managed identities: start it with `claviger dev --managed-identity`",
+                )?;
+                let header = harden::read_private(&files.path(IDENTITY_HEADER))?;
+                let header = std::str::from_utf8(&header).context("`identity-header` is damaged")?;
+                Some(exec::ManagedIdentity { shape, endpoint, header: Zeroizing::new(header.to_owned()) })
+            }
+        },
     })
 }

@@ -27,12 +27,41 @@ const REMOVED: &[&str] = &[
     "IDENTITY_HEADER",
     "MSI_ENDPOINT",
     "MSI_SECRET",
+    "AZURE_POD_IDENTITY_AUTHORITY_HOST",
     "ALL_PROXY",
     "all_proxy",
 ];
 
 /// Signals on their way to the child at once; more are the same ones again.
 const SIGNALS_MAX: usize = 16;
+
+/// What a program signs in with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SignIn {
+    /// The application's secret.
+    Secret,
+    /// A managed identity.
+    Managed(Shape),
+}
+
+/// Where programs look for a managed identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Shape {
+    /// The instance metadata service of a virtual machine.
+    Imds,
+    /// App Service.
+    AppService,
+}
+
+/// Where the program finds its managed identity.
+pub(crate) struct ManagedIdentity {
+    /// How it asks.
+    pub(crate) shape: Shape,
+    /// Whom.
+    pub(crate) endpoint: SocketAddr,
+    /// What it shows, in the shape of App Service.
+    pub(crate) header: Zeroizing<String>,
+}
 
 /// What a program needs to know to meet the dev server.
 pub(crate) struct Environment {
@@ -53,6 +82,8 @@ pub(crate) struct Environment {
     /// Where `az` keeps its profile and tokens, so that the caller's own log-in stays as it is. Given to the program
     /// unless the caller has set `AZURE_CONFIG_DIR`.
     pub(crate) az_config_dir: Option<PathBuf>,
+    /// In place of the application's id and secret.
+    pub(crate) identity: Option<ManagedIdentity>,
 }
 
 impl std::fmt::Debug for Environment {
@@ -93,7 +124,20 @@ impl Environment {
             // Else az tries to report to dc.services.visualstudio.com at the end of every command.
             ("AZURE_CORE_COLLECT_TELEMETRY", "0"),
         ];
-        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+        let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let Some(identity) = &self.identity else { return pairs.map(own).into() };
+        // With an id or a secret in the environment, credentials would take those.
+        let mut all: Vec<_> =
+            pairs.into_iter().filter(|(name, _)| !name.starts_with("AZURE_CLIENT_")).map(own).collect();
+        let base = format!("http://{}", identity.endpoint);
+        match identity.shape {
+            Shape::Imds => all.push(own(("AZURE_POD_IDENTITY_AUTHORITY_HOST", &base))),
+            Shape::AppService => {
+                all.push(own(("IDENTITY_ENDPOINT", &format!("{base}{}", claviger_api::APP_SERVICE))));
+                all.push(own(("IDENTITY_HEADER", &identity.header)));
+            }
+        }
+        all
     }
 }
 
@@ -168,7 +212,9 @@ async fn run_with(
 fn spawn(program: &OsStr, arguments: &[OsString], environment: &Environment) -> io::Result<Child> {
     let mut command = Command::new(program);
     command.args(arguments).kill_on_drop(true);
-    for name in REMOVED {
+    let replaced: &[&str] =
+        if environment.identity.is_some() { &["AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"] } else { &[] };
+    for name in REMOVED.iter().chain(replaced) {
         command.env_remove(name);
     }
     command.envs(environment.variables());
@@ -243,6 +289,7 @@ mod tests {
             subscription: "s".to_owned(),
             vault: "my-vault".to_owned(),
             az_config_dir: Some("/data/az".into()),
+            identity: None,
         }
     }
 
@@ -266,6 +313,22 @@ mod tests {
         let text: String =
             environment().variables().into_iter().map(|(name, value)| format!("{name}={value}\n")).collect();
         assert_eq!(text, include_str!("../golden/exec-variables.txt"));
+    }
+
+    #[test]
+    fn a_managed_identity_is_instead_of_a_secret() {
+        for (shape, want) in [
+            (Shape::Imds, "AZURE_POD_IDENTITY_AUTHORITY_HOST=http://127.0.0.1:18081\n"),
+            (Shape::AppService, "IDENTITY_ENDPOINT=http://127.0.0.1:18081/msi/token\nIDENTITY_HEADER=h\n"),
+        ] {
+            let endpoint = "127.0.0.1:18081".parse().unwrap();
+            let identity = ManagedIdentity { shape, endpoint, header: Zeroizing::new("h".to_owned()) };
+            let environment = Environment { identity: Some(identity), ..environment() };
+            let text: String =
+                environment.variables().into_iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+            assert!(text.ends_with(want), "{text}");
+            assert!(!text.contains("AZURE_CLIENT_"), "{text}");
+        }
     }
 
     #[test]

@@ -136,8 +136,8 @@ pub(crate) enum IdentityCommand {
         #[arg(long)]
         key_id: String,
     },
-    /// Note that tokens of another issuer stand for an application (workload identity). It is kept and shown only: this
-    /// release refuses such tokens.
+    /// Let an application sign in with tokens of another issuer (workload identity). The issuer must be one of
+    /// identity.issuers in the configuration.
     AddFederatedCredential {
         #[command(flatten)]
         config: ConfigArg,
@@ -271,16 +271,37 @@ pub(crate) enum IdentityCommand {
         #[arg(long, value_name = "NAME|ID")]
         member: String,
     },
+    /// Print the object id by which policies and roles name a principal or a group of another issuer.
+    ExternalId {
+        /// The issuer, as identity.issuers has it.
+        #[arg(long, value_name = "URL")]
+        issuer: String,
+        /// What its tokens say in oid_claim.
+        #[arg(long, value_name = "TEXT", conflicts_with = "group")]
+        principal: Option<String>,
+        /// What its tokens say in groups_claim.
+        #[arg(long, value_name = "TEXT")]
+        group: Option<String>,
+    },
 }
 
 impl IdentityCommand {
-    /// What is asked, and of which node.
-    pub(crate) fn request(self) -> Result<(ConfigArg, AdminCommand)> {
+    /// What is asked, and of which node; `None` is answered here.
+    pub(crate) fn request(self) -> Result<Option<(ConfigArg, AdminCommand)>> {
         use DirectoryCommand as D;
         use IdentityCommand as I;
         let (config, command) = match self {
             I::CreateApplication { config, display_name } => {
-                return Ok((config, AdminCommand::CreateApplication { display_name }));
+                return Ok(Some((config, AdminCommand::CreateApplication { display_name })));
+            }
+            I::ExternalId { issuer, principal, group } => {
+                let (kind, name) = match (&principal, &group) {
+                    (Some(name), _) => ("principal", name),
+                    (None, Some(name)) => ("group", name),
+                    (None, None) => bail!("neither --principal nor --group is given"),
+                };
+                crate::cli::say(&claviger_api::external_object_id(&issuer, kind, name).guid());
+                return Ok(None);
             }
             I::ListApplications { config } => (config, D::ListApplications),
             I::ShowApplication { config, application: Application { application } } => {
@@ -340,6 +361,6 @@ impl IdentityCommand {
                 (config, D::SetMember { group, member, present: false })
             }
         };
-        Ok((config, AdminCommand::Directory(command)))
+        Ok(Some((config, AdminCommand::Directory(command))))
     }
 }

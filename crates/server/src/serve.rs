@@ -1,13 +1,16 @@
 //! Wiring of a node: what `claviger server` runs, and the parts that `dev` shares.
 
-use crate::config::{AuthorityFile, Config};
+use crate::config::{AuthorityFile, Config, ManagedIdentitySection};
 use crate::harden::{self, DirLock};
-use crate::world::World;
+use crate::world::{PassphraseSource, World};
 use anyhow::{anyhow, Context, Result};
 use claviger_api::attestation::Authority;
 use claviger_api::domain::Cloud;
 use claviger_api::sealing::Sealer;
-use claviger_api::{fresh_id, run_scheduler, serve, serve_admin, Clock, ServeConfig, Service, ServiceConfig};
+use claviger_api::{
+    fresh_id, run_scheduler, serve, serve_admin, serve_managed_identities, Assigned, Clock, ManagedIdentities,
+    ServeConfig, Service, ServiceConfig,
+};
 use claviger_crypto::provider::default_provider;
 use claviger_crypto::selftest;
 use claviger_node::{peer, run_erasure, run_timers, Identity, Node, NodeConfig, Peers, Storage};
@@ -19,6 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{signal, SignalKind};
+use zeroize::Zeroizing;
 
 /// A world's own key is called by the purpose in the data directory.
 pub(crate) fn listen(address: SocketAddr, what: &str) -> Result<TcpListener> {
@@ -89,6 +93,8 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let tls = server_tls(&chain, &harden::read_private(&config.api.key)?)?;
     let api = listen(config.api.listen, "api.listen")?;
     let admin = listen(config.admin.listen, "admin.listen")?;
+    let managed = config.managed_identity.as_ref();
+    let managed = managed.map(|section| listen(section.listen, "managed_identity.listen")).transpose()?;
     let peer_listener = tokio::net::TcpListener::from_std(listen(config.peer.listen, "peer.listen")?)?;
     let identity = identity(&config)?;
 
@@ -108,6 +114,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         approvers: config.emergency.load()?,
         reads: SetReads { mode: config.read.mode, timing: config.read.timing },
         sign_in_base: None,
+        issuers: config.identity.issuers.clone(),
     };
     let service =
         Arc::new(Service::new(node.clone(), Sealer::new(world.id, world.key), default_provider(), service_config));
@@ -125,6 +132,14 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let connections_max = config.api.max_connections;
     let https = serve(service.clone(), ServeConfig { listener: api, tls, workers, connections_max })?;
     let http = serve_admin(service.clone(), admin)?;
+    let managed = match (&config.managed_identity, managed) {
+        (Some(section), Some(listener)) => {
+            Some(serve_managed_identities(service.clone(), identities(section)?, listener)?)
+        }
+        _ => None,
+    };
+    let managed_handle = managed.as_ref().map(actix_web::dev::Server::handle);
+    let managed = managed.map(tokio::spawn);
     let (https_handle, http_handle) = (https.handle(), http.handle());
     let https = tokio::spawn(https);
     let http = tokio::spawn(http);
@@ -150,12 +165,33 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     tokio::time::sleep(DRAIN).await;
     https_handle.stop(true).await;
     http_handle.stop(false).await;
+    if let Some(handle) = managed_handle {
+        handle.stop(false).await;
+    }
     timers.abort_all();
     node.shutdown().await;
     peer_task.abort();
     https.await.ok();
     http.await.ok();
+    if let Some(managed) = managed {
+        managed.await.ok();
+    }
     result
+}
+
+/// Who programs on this machine may be.
+fn identities(section: &ManagedIdentitySection) -> Result<ManagedIdentities> {
+    let header =
+        section.header_file.as_deref().map(|path| PassphraseSource::File(path.to_owned()).read()).transpose()?;
+    let header = header.map(|header| {
+        let text = std::str::from_utf8(header.expose()).map(|text| Zeroizing::new(text.to_owned()));
+        text.context("`managed_identity.header_file` is not text")
+    });
+    Ok(ManagedIdentities {
+        system: section.system,
+        user: Assigned::These(section.user.clone()),
+        header: header.transpose()?,
+    })
 }
 
 /// The attestation authorities of the configuration, with their keys.

@@ -1,5 +1,6 @@
 //! `claviger exec`: finds the dev server to run a program against, or starts one for the time of the program.
 
+use crate::exec::SignIn;
 use crate::{dev, exec};
 use anyhow::{bail, Context, Result};
 use std::ffi::OsString;
@@ -18,23 +19,23 @@ const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(10);
 
 /// Runs a program; its exit code.
-pub(crate) async fn exec(data_dir: Option<PathBuf>, command: &[OsString]) -> Result<u8> {
+pub(crate) async fn exec(data_dir: Option<PathBuf>, how: SignIn, command: &[OsString]) -> Result<u8> {
     if let Some(dir) = data_dir {
         return match dev::running(&dir)? {
-            Some(running) => run(&dir, &running, command).await,
-            None => with_server(&dir, command).await,
+            Some(running) => run(&dir, &running, how, command).await,
+            None => with_server(&dir, how, command).await,
         };
     }
     let dir = dev::default_dir()?;
     if let Some(running) = dev::running(&dir)? {
-        return run(&dir, &running, command).await;
+        return run(&dir, &running, how, command).await;
     }
     let scratch = Scratch::new()?;
-    with_server(&scratch.0, command).await
+    with_server(&scratch.0, how, command).await
 }
 
-async fn run(dir: &Path, running: &dev::Running, command: &[OsString]) -> Result<u8> {
-    let environment = dev::environment(dir, running)?;
+async fn run(dir: &Path, running: &dev::Running, how: SignIn, command: &[OsString]) -> Result<u8> {
+    let environment = dev::environment(dir, running, how)?;
     match exec::run(command, &environment).await {
         Ok(code) => Ok(code),
         Err(error) => {
@@ -64,10 +65,10 @@ impl Drop for Scratch {
     }
 }
 
-async fn with_server(dir: &Path, command: &[OsString]) -> Result<u8> {
-    let mut server = start(dir).await?;
+async fn with_server(dir: &Path, how: SignIn, command: &[OsString]) -> Result<u8> {
+    let mut server = start(dir, how).await?;
     let running = dev::running(dir)?.context("the server is not there")?;
-    let result = run(dir, &running, command).await;
+    let result = run(dir, &running, how, command).await;
     // The server stops when its standard input ends, also when we are killed.
     drop(server.stdin.take());
     if timeout(STOP, server.wait()).await.is_err() {
@@ -76,11 +77,12 @@ async fn with_server(dir: &Path, command: &[OsString]) -> Result<u8> {
     result
 }
 
-async fn start(dir: &Path) -> Result<Child> {
+async fn start(dir: &Path, how: SignIn) -> Result<Child> {
     let program = std::env::current_exe().context("cannot find this program")?;
     let mut server = Command::new(program)
         .args(["dev", "--until-stdin-ends", "--listen", "127.0.0.1:0", "--data-dir"])
         .arg(dir)
+        .args(matches!(how, SignIn::Managed(_)).then_some("--managed-identity"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)

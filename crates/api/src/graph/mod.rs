@@ -93,7 +93,7 @@ async fn answer(
     dialect: Dialect,
 ) -> Result<(u16, Option<Value>)> {
     service.node().gate().check().await?;
-    let principal = authenticate(request, service, origin, Resource::Graph)?;
+    let principal = authenticate(request, service, origin, Resource::Graph).await?;
     let body = read_body(payload, BODY_BYTES_MAX).await?;
     let graph = Graph { service, origin, principal, query: request.query_string(), body: &body };
     let given: Vec<&str> = segments.iter().skip(1).map(String::as_str).collect();

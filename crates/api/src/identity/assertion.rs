@@ -1,13 +1,16 @@
-//! Client assertions: a token that the client signs with the key of a registered certificate (identity contract section
-//! 7).
+//! Client assertions: a token that the client signs with the key of a registered certificate, or one of another issuer
+//! that a federated credential names (identity contract section 7).
 
 use super::IdentityError;
 use crate::domain::Origin;
+use crate::issuers::IssuerFault;
+use crate::jws::{InTime, Unverified};
 use crate::service::Service;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::DecodePaddingMode;
 use base64::{alphabet, Engine};
 use claviger_crypto::jwt::MAX_TOKEN_LEN;
+use claviger_state_machine::read;
 use claviger_state_machine::records::Application;
 use claviger_types::alg::{PublicKey, SignAlg};
 use serde::Deserialize;
@@ -24,6 +27,9 @@ const LIFE_MAX: f64 = 24.0 * 3600.0;
 
 /// Difference of clocks that is forgiven, in seconds: the client's is not ours.
 const LEEWAY: f64 = 300.0;
+
+/// The same for assertions of other issuers.
+const LEEWAY_SECONDS: u64 = crate::issuers::LEEWAY;
 
 /// MSAL pads `x5t`, which RFC 7515 does not.
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
@@ -75,8 +81,75 @@ pub(crate) fn certificate_key(der: &[u8]) -> Option<(PublicKey, u64, u64)> {
     Some((PublicKey::Rsa { n, e }, time(validity.not_before.timestamp())?, time(validity.not_after.timestamp())?))
 }
 
-/// Checks an assertion for an application at `now` (seconds).
-pub(super) fn check(
+/// Checks an assertion for an application at `now` (seconds): one of its own, or one of another issuer that it takes for
+/// its own.
+pub(super) async fn check(
+    service: &Service,
+    origin: &Origin<'_>,
+    application: &Application,
+    assertion: &str,
+    now: u64,
+) -> Result<(), IdentityError> {
+    match Unverified::parse(assertion, MAX_TOKEN_LEN) {
+        Some(token) if token.text("iss").is_some_and(|iss| !iss.eq_ignore_ascii_case(&application.app.guid())) => {
+            check_federated(service, application, &token, now).await
+        }
+        _ => check_own(service, origin, application, assertion, now),
+    }
+}
+
+/// A token of another issuer, for which the application has a federated credential. Nothing is told about credentials
+/// before the signature was right.
+async fn check_federated(
+    service: &Service,
+    application: &Application,
+    token: &Unverified<'_>,
+    now: u64,
+) -> Result<(), IdentityError> {
+    let claim = |name: &str| token.text(name).unwrap_or_default();
+    let (issuer, subject) = (claim("iss"), claim("sub"));
+    let no_match = |code, what: &str, value: &str| {
+        let text = format!("No matching federated identity record found for presented assertion {what} '{value}'.");
+        IdentityError::new(401, "invalid_client", code, text)
+    };
+    service.issuers.check(service, token).await.map_err(|fault| match fault {
+        IssuerFault::Unknown => {
+            let text = format!(
+                "No matching federated identity record found for presented assertion issuer '{issuer}': this service is \
+                 not configured to trust it."
+            );
+            IdentityError::new(401, "invalid_client", 700_211, text)
+        }
+        IssuerFault::NoKeys => {
+            let text = format!("The signing keys of the assertion's issuer '{issuer}' cannot be had at the moment.");
+            IdentityError::new(503, "temporarily_unavailable", 50_166, text)
+        }
+        IssuerFault::Signature => refused("Client assertion failed signature validation."),
+    })?;
+    if token.time(now, LEEWAY_SECONDS) != Some(InTime::Yes) {
+        let text = "Client assertion is not within its valid time range.";
+        return Err(IdentityError::new(401, "invalid_client", 700_024, text));
+    }
+    let mut all = service
+        .node
+        .view(|view| read::federated_credentials(view, application.app))
+        .map_err(|_| IdentityError::unavailable())?;
+    all.retain(|known| known.issuer == issuer);
+    if all.is_empty() {
+        return Err(no_match(700_211, "issuer", issuer));
+    }
+    all.retain(|known| known.subject == subject);
+    if all.is_empty() {
+        return Err(no_match(700_213, "subject", subject));
+    }
+    if all.iter().any(|known| token.is_for(&known.audiences)) {
+        return Ok(());
+    }
+    let audience = token.claims.get("aud").map(|aud| aud.as_str().map_or_else(|| aud.to_string(), str::to_owned));
+    Err(no_match(700_212, "audience", &audience.unwrap_or_default()))
+}
+
+fn check_own(
     service: &Service,
     origin: &Origin<'_>,
     application: &Application,

@@ -11,6 +11,7 @@ mod user;
 pub(crate) use assertion::certificate_key;
 pub(crate) use credentials::Credentials;
 pub(crate) use device::Failures;
+pub(crate) use token::{application_token, LIFE};
 
 use crate::domain::Origin;
 use crate::http::read_body;

@@ -120,7 +120,7 @@ impl TokenRequest<'_> {
                 let text = format!("The 'client_assertion_type' must be '{}'.", assertion::TYPE);
                 return Err(IdentityError::new(401, "invalid_client", 700_027, text));
             }
-            assertion::check(self.service, self.origin, &application, &given, now)?;
+            assertion::check(self.service, self.origin, &application, &given, now).await?;
             return known("2", application);
         }
         let Some(secret) = self.form.get("client_secret").map(Zeroizing::new).or(basic_secret) else {

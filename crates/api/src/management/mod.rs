@@ -154,7 +154,7 @@ async fn answer(
     }
     // What the token says depends on keys and principals that another node may just have changed.
     service.node().gate().check().await?;
-    let principal = authenticate(request, service, origin, Resource::Management)?;
+    let principal = authenticate(request, service, origin, Resource::Management).await?;
     let version = version.ok_or_else(|| {
         let text = "The api-version query parameter (?api-version=) is required for all requests.";
         ArmError::new(400, "MissingApiVersionParameter", text)
@@ -169,7 +169,7 @@ async fn answer(
 }
 
 /// The principal of a request, whose token must be for this plane and from its own tenant's issuer.
-pub(crate) fn authenticate(
+pub(crate) async fn authenticate(
     request: &HttpRequest,
     service: &Service,
     origin: &Origin<'_>,
@@ -192,10 +192,18 @@ pub(crate) fn authenticate(
         let text = "Authentication failed. The 'Authorization' header is missing.".to_owned();
         return Err(token_error("AuthenticationFailed", text));
     };
-    let principal = service.principal(token.trim(), service.now_ms() / 1000).map_err(|fault| match fault {
+    let principal = service.principal(token.trim(), service.now_ms() / 1000).await.map_err(|fault| match fault {
         TokenFault::Expired => token_error("ExpiredAuthenticationToken", "The access token has expired.".into()),
+        TokenFault::KeysUnavailable | TokenFault::Claim(_) | TokenFault::Audience { .. } => token_error(
+            "InvalidAuthenticationToken",
+            crate::error::ServiceError::Token(fault).to_wire().1.error.message,
+        ),
         _ => token_error("InvalidAuthenticationToken", "The access token is invalid.".into()),
     })?;
+    // What another issuer's tokens are for was compared with what the operator says.
+    if principal.is_external() && plane == Resource::Management {
+        return Ok(principal);
+    }
     if origin.resource(&principal.audience) != Some(plane) {
         let expected = match plane {
             Resource::Graph => origin.graph_base(),

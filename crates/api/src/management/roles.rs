@@ -24,6 +24,11 @@ pub(crate) fn kind_name(kind: PrincipalKind) -> &'static str {
     }
 }
 
+fn kind_of(name: &str) -> Option<PrincipalKind> {
+    let all = [PrincipalKind::ServicePrincipal, PrincipalKind::User, PrincipalKind::Group];
+    all.into_iter().find(|kind| kind_name(*kind).eq_ignore_ascii_case(name))
+}
+
 fn definition_id(subscription: Option<Id128>, id: Id128) -> String {
     let below = format!("/providers/Microsoft.Authorization/roleDefinitions/{}", id.guid());
     match subscription {
@@ -238,11 +243,18 @@ impl Arm<'_> {
                 _ => {}
             }
         }
-        let all = self.view(|view| read::assignments(view))?;
-        let fits = |found: &&RoleAssignment| {
-            let place = found.scope.holds(scope) || (!at_scope && scope.holds(&found.scope));
-            place && principals.as_ref().is_none_or(|principals| principals.contains(&found.principal))
-        };
+        let all = self.view(|view| match &principals {
+            // They are kept by principal: where those are named, only theirs are looked at.
+            Some(principals) => {
+                let mut found = Vec::new();
+                for principal in principals {
+                    found.extend(read::assignments_of(view, *principal)?);
+                }
+                Ok(found)
+            }
+            None => read::assignments(view),
+        })?;
+        let fits = |found: &&RoleAssignment| found.scope.holds(scope) || (!at_scope && scope.holds(&found.scope));
         self.page(all.iter().filter(fits).map(render_assignment).collect())
     }
 
@@ -270,7 +282,14 @@ impl Arm<'_> {
             ArmError::new(400, "PrincipalNotFound", text)
         };
         let oid = Id128::parse_guid(principal).map_err(|_| missing())?;
-        let kind = self.principal_kind(oid)?.ok_or_else(missing)?;
+        let kind = match self.principal_kind(oid)? {
+            Some(kind) => kind,
+            // A principal of another issuer is in no directory: the caller says what it is.
+            None if self.service.issuers.have_principals() => {
+                text("principalType").and_then(kind_of).ok_or_else(missing)?
+            }
+            None => return Err(missing()),
+        };
         if let Some(asked) = text("principalType").filter(|asked| !asked.eq_ignore_ascii_case(kind_name(kind))) {
             let text = format!(
                 "The PrincipalId '{principal}' has type '{}', which is different from specified \

@@ -5,10 +5,11 @@
 //! nothing on its own: whoever wants to know that it is this service compares `kid` with the token service's JWKS. A signed
 //! answer is no access token, for it has none of the claims that one needs.
 
-use crate::attestation::{self, public_key};
+use crate::attestation;
 use crate::call::{Call, Reply};
 use crate::certificate;
 use crate::error::ServiceError;
+use crate::jws::public_key;
 use crate::release_policy::Policy;
 use crate::service::Service;
 use crate::tokens::TOKEN_KEY;
