@@ -306,6 +306,7 @@ impl ServiceError {
         let forbidden = "Forbidden";
         let conflict = "Conflict";
         let (status, code, inner, message): (u16, &'static str, Option<&'static str>, String) = match self {
+            E::Token(fault @ TokenFault::KeysUnavailable) => (503, "ServiceUnavailable", None, fault.message()),
             E::Token(fault) => (401, "Unauthorized", None, fault.message()),
             E::VaultNotFound(name) => (404, "VaultNotFound", None, format!("The vault was not found: {name}")),
             E::VersionMissing => {

@@ -361,8 +361,13 @@ impl Exchange<'_> {
             return Err(TokenFault::Missing);
         }
         let principal = self.service.principal(token.trim(), now).await?;
-        if principal.is_external() && principal.tenant == vault.tenant {
-            return Ok(principal);
+        if principal.is_external() {
+            // What its token is for was compared with what the operator says.
+            if principal.tenant == vault.tenant {
+                return Ok(principal);
+            }
+            let expected = self.origin.issuer(&vault.tenant.guid());
+            return Err(TokenFault::Issuer { expected, found: principal.issuer.clone() });
         }
         if self.origin.resource(&principal.audience) != Some(Resource::Vault) {
             let (expected, found) = (self.origin.vault_resource(), principal.audience.clone());
@@ -377,6 +382,10 @@ impl Exchange<'_> {
 
     /// The 401 with its challenge, in the exact grammar of contract section 2.
     fn challenge(&self, vault: &Vault, fault: TokenFault) -> (ServiceError, Option<String>) {
+        // Another token would not help.
+        if fault == TokenFault::KeysUnavailable {
+            return (ServiceError::Token(fault), None);
+        }
         let challenge = format!(
             "Bearer authorization=\"{}/{}\", resource=\"{}\"",
             self.origin.login_base(),

@@ -3,7 +3,8 @@
 //!
 //! Only issuers that the configuration names are asked for anything, at the address that it names: a token or a client leads
 //! the service nowhere. Keys are fetched when they are first needed, again after a while, and when a token names one that is
-//! not known; never more often than [`RETRY`] says, whatever clients send.
+//! not known; never more often than [`RETRY`] says, whatever clients send. A key that the issuer has taken back is good until
+//! they are fetched again, for [`TrustedIssuer::refresh`], and a token that was checked for [`RECHECK`] more.
 
 use crate::error::TokenFault;
 use crate::jws::{InTime, KeySet, Unverified};
@@ -28,20 +29,17 @@ const JWKS_BYTES_MAX: u64 = 256 * 1024;
 /// Time to fetch one: a request waits for it.
 const FETCH: Duration = Duration::from_secs(5);
 
-/// For how long keys are used without looking again: a key that its issuer has taken back is good for that long.
-const FRESH: Duration = Duration::from_secs(600);
-
-/// For how long they are used while the issuer cannot be reached.
+/// For how long keys are used while the issuer cannot be reached: a night's outage of its web server stops nobody.
 const STALE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// Time between two fetches from one issuer.
+/// Time between two fetches from one issuer, or [`TrustedIssuer::refresh`] if that is less.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// Difference of clocks that is forgiven, in seconds: issuers are elsewhere.
-pub(crate) const LEEWAY: u64 = 300;
+/// Difference of clocks that is forgiven, in seconds: issuers are elsewhere, and run NTP like everybody.
+pub(crate) const LEEWAY: u64 = 60;
 
 /// Seconds for which a token that was checked is taken without looking at its signature again.
-const RECHECK: u64 = 300;
+const RECHECK: u64 = 60;
 
 /// Where an issuer's keys are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +80,8 @@ pub struct TrustedIssuer {
     pub issuer: String,
     /// Its keys.
     pub keys: KeySource,
+    /// For how long keys are used without looking again: a key that its issuer has taken back is good for that long.
+    pub refresh: Duration,
     /// Whether and how its tokens open vaults; without, they only stand for applications with federated credentials.
     pub principals: Option<Mapping>,
 }
@@ -94,6 +94,10 @@ impl KeySource {
             (false, Some(_)) => Err("only keys at an https address have a `ca`".into()),
             (false, None) if text.is_empty() => Err("an empty path".into()),
             (false, None) => Ok(Self::File(base.join(text))),
+            // Readers of addresses disagree on what these mean.
+            (true, _) if !text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') => Err("a malformed address".into()),
+            // A name and a password would end in the log.
+            (true, _) if authority(text).contains('@') => Err("an address with a user in it".into()),
             (true, ca) if text.starts_with("https://") => {
                 Ok(Self::Url { url: text.to_owned(), ca: ca.map(|ca| base.join(ca)) })
             }
@@ -116,6 +120,10 @@ impl KeySource {
         let bytes = match self {
             Self::File(path) => {
                 let what = |error: std::io::Error| format!("cannot read `{}`: {error}", path.display());
+                // Opening a pipe would wait for whoever writes to it.
+                if !std::fs::metadata(path).map_err(what)?.is_file() {
+                    return Err(format!("cannot read `{}`: not a file", path.display()));
+                }
                 let mut bytes = Vec::new();
                 let file = std::fs::File::open(path).map_err(what)?;
                 file.take(JWKS_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(what)?;
@@ -130,17 +138,22 @@ impl KeySource {
     }
 }
 
+/// `host:port` of an address, with what else may be there.
+fn authority(url: &str) -> &str {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    rest.split(['/', '?', '#']).next().unwrap_or_default()
+}
+
 /// Whether an http address is on this machine.
 fn is_loopback(url: &str) -> bool {
-    let rest = url.strip_prefix("http://").unwrap_or_default();
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if !url.starts_with("http://") {
+        return false;
+    }
+    let authority = authority(url);
     let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((v6, _)) => v6,
         None => authority.split(':').next().unwrap_or_default(),
     };
-    if authority.contains('@') {
-        return false;
-    }
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
@@ -183,48 +196,79 @@ struct Known {
     tried: Option<Instant>,
 }
 
+/// What is to be done about a token's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Look {
+    /// These will do, or are the best that can be had now.
+    Use(Arc<KeySet>),
+    /// The issuer is to be asked.
+    Ask,
+    /// It was asked a moment ago, and there are none.
+    Nothing,
+}
+
+impl Known {
+    fn look(&self, kid: Option<&str>, refresh: Duration, now: Instant) -> Look {
+        let age = |at: Instant| now.saturating_duration_since(at);
+        let keys = self.keys.as_ref().filter(|(_, at)| age(*at) < STALE_MAX);
+        let good =
+            |(keys, at): &&(Arc<KeySet>, Instant)| age(*at) < refresh && kid.is_none_or(|kid| keys.may_have(kid));
+        let tried_lately = self.tried.is_some_and(|at| age(at) < RETRY.min(refresh));
+        match keys {
+            Some(known) if tried_lately || good(&known) => Look::Use(known.0.clone()),
+            None if tried_lately => Look::Nothing,
+            _ => Look::Ask,
+        }
+    }
+}
+
 struct Issuer {
     named: TrustedIssuer,
     known: Mutex<Known>,
-    /// One fetch at a time: the others wait for its result.
-    turn: tokio::sync::Mutex<()>,
+    /// One fetch at a time: the others wait for its result, and so for one fetch at most.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Issuer {
-    /// The keys that are known, if they will do for a token that names this one.
-    fn known(&self, kid: Option<&str>) -> Option<Arc<KeySet>> {
+    fn look(&self, kid: Option<&str>) -> Look {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let tried_lately = known.tried.is_some_and(|at| at.elapsed() < RETRY);
-        let (keys, at) = known.keys.as_ref()?;
-        let good = at.elapsed() < FRESH && kid.is_none_or(|kid| keys.has(kid));
-        (good || (tried_lately && at.elapsed() < STALE_MAX)).then(|| keys.clone())
+        known.look(kid, self.named.refresh, Instant::now())
     }
 
-    async fn keys(&self, kid: Option<&str>) -> Option<Arc<KeySet>> {
-        if let Some(keys) = self.known(kid) {
-            return Some(keys);
-        }
-        let _turn = self.turn.lock().await;
-        if let Some(keys) = self.known(kid) {
-            return Some(keys);
-        }
-        {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.tried.is_some_and(|at| at.elapsed() < RETRY) {
-                return None;
+    /// The keys for a token that names this one.
+    async fn keys(self: &Arc<Self>, kid: Option<&str>) -> Option<Arc<KeySet>> {
+        let mut look = self.look(kid);
+        if look == Look::Ask {
+            let turn = self.turn.clone().lock_owned().await;
+            look = self.look(kid);
+            if look == Look::Ask {
+                let issuer = self.clone();
+                // It keeps what it has fetched and its turn also when the request that waits for it is given up.
+                let fetched = tokio::task::spawn_blocking(move || {
+                    issuer.load();
+                    drop(turn);
+                });
+                if let Err(error) = fetched.await {
+                    tracing::error!(issuer = self.named.issuer, %error, "a fetch of keys failed");
+                }
+                look = self.look(kid);
             }
-            known.tried = Some(Instant::now());
         }
-        let source = self.named.keys.clone();
-        let loaded = tokio::task::spawn_blocking(move || source.load()).await;
+        match look {
+            Look::Use(keys) => Some(keys),
+            Look::Ask | Look::Nothing => None,
+        }
+    }
+
+    fn load(&self) {
+        let loaded = self.named.keys.load();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        known.tried = Some(now);
         match loaded {
-            Ok(Ok(keys)) => known.keys = Some((Arc::new(keys), Instant::now())),
-            Ok(Err(why)) => tracing::warn!(issuer = self.named.issuer, why, "the keys of an issuer cannot be had"),
-            Err(error) => tracing::error!(issuer = self.named.issuer, %error, "a fetch of keys failed"),
+            Ok(keys) => known.keys = Some((Arc::new(keys), now)),
+            Err(why) => tracing::warn!(issuer = self.named.issuer, why, "the keys of an issuer cannot be had"),
         }
-        let (keys, at) = known.keys.as_ref()?;
-        (at.elapsed() < STALE_MAX).then(|| keys.clone())
     }
 }
 
@@ -240,14 +284,12 @@ pub(crate) enum IssuerFault {
 }
 
 /// The issuers of one node, with their keys.
-pub(crate) struct Issuers(Vec<Issuer>);
+pub(crate) struct Issuers(Vec<Arc<Issuer>>);
 
 impl Issuers {
     pub(crate) fn new(named: &[TrustedIssuer]) -> Self {
-        let issuer = |named: &TrustedIssuer| Issuer {
-            named: named.clone(),
-            known: Mutex::default(),
-            turn: tokio::sync::Mutex::new(()),
+        let issuer = |named: &TrustedIssuer| {
+            Arc::new(Issuer { named: named.clone(), known: Mutex::default(), turn: Arc::default() })
         };
         Self(named.iter().map(issuer).collect())
     }
@@ -257,7 +299,7 @@ impl Issuers {
         self.0.iter().any(|issuer| issuer.named.principals.is_some())
     }
 
-    fn named(&self, token: &Unverified<'_>) -> Option<&Issuer> {
+    fn named(&self, token: &Unverified<'_>) -> Option<&Arc<Issuer>> {
         let iss = token.text("iss")?;
         self.0.iter().find(|issuer| issuer.named.issuer == iss)
     }
@@ -298,7 +340,6 @@ impl Issuers {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "compared with the clock already")]
         let expires = token.claims.get("exp").and_then(Value::as_f64).unwrap_or_default() as u64;
         let actor = Actor::External { tenant, oid, groups };
-        // The leeway of our own tokens is less: what is left of it is here.
         let expires = expires.saturating_add(LEEWAY).min(now + RECHECK);
         Ok(Principal::external(actor, tenant, oid, app.to_owned(), issuer.named.issuer.clone(), audience, expires))
     }
@@ -388,10 +429,48 @@ mod tests {
             "ftp://a.test",
             "http://localhost@a.test/",
             "http://localhost:1@a.test/",
+            "http://localhost\\@a.test/",
+            "https://a:b@a.test/keys",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert!(KeySource::parse("keys.json", Path::new("/"), Some("ca.pem")).is_err());
+    }
+
+    #[test]
+    fn keys_are_asked_for_when_it_is_time_and_no_oftener() {
+        let set = |kid: &str| {
+            let n = crate::wire::b64(&[0xff; 256]);
+            let jwks = serde_json::json!({"keys": [{"kty": "RSA", "n": n, "e": "AQAB", "kid": kid}]});
+            Arc::new(KeySet::from_jwks(jwks.to_string().as_bytes()).unwrap())
+        };
+        let (refresh, keys, start) = (Duration::from_secs(600), set("a"), Instant::now());
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let known = |tried: u64| Known { keys: Some((keys.clone(), start)), tried: Some(at(tried)) };
+        let using = Look::Use(keys.clone());
+
+        assert_eq!(Known::default().look(None, refresh, start), Look::Ask);
+        let nothing = Known { keys: None, tried: Some(start) };
+        assert_eq!(nothing.look(None, refresh, at(29)), Look::Nothing);
+        assert_eq!(nothing.look(None, refresh, at(30)), Look::Ask);
+
+        for (kid, seconds, want) in [
+            (Some("a"), 0, &using),
+            (Some("a"), 599, &using),
+            (None, 599, &using),
+            (Some("a"), 600, &Look::Ask),
+            // A key that is not among them: at once, but for a moment after the last time.
+            (Some("b"), 29, &using),
+            (Some("b"), 30, &Look::Ask),
+        ] {
+            assert_eq!(known(0).look(kid, refresh, at(seconds)), *want, "{kid:?} after {seconds} s");
+        }
+        // While it cannot be reached, the old ones count, for a day.
+        let day = 24 * 3600;
+        assert_eq!(known(day - 2).look(Some("a"), refresh, at(day - 1)), using);
+        assert_eq!(known(day - 1).look(Some("a"), refresh, at(day)), Look::Nothing);
+        // Who looks often may ask as often.
+        assert_eq!(known(0).look(Some("b"), Duration::from_secs(1), at(1)), Look::Ask);
     }
 
     #[test]

@@ -12,6 +12,9 @@ use x509_parser::public_key::PublicKey as CertifiedKey;
 /// Most keys of a set: each is tried for a token that names none.
 const KEYS_MAX: usize = 64;
 
+/// Sizes of RSA moduli, in bytes: less is no signature worth the name, more is only work.
+const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=512;
+
 /// The keys that an issuer signs with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeySet(Vec<Key>);
@@ -19,6 +22,8 @@ pub(crate) struct KeySet(Vec<Key>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Key {
     kid: Option<String>,
+    /// The algorithm that the set binds the key to, if it does.
+    alg: Option<String>,
     key: PublicKey,
 }
 
@@ -36,9 +41,9 @@ impl KeySet {
         }
     }
 
-    /// Whether a key of this id is among them.
-    pub(crate) fn has(&self, kid: &str) -> bool {
-        self.0.iter().any(|key| key.kid.as_deref() == Some(kid))
+    /// Whether a key among them may be the one of this id.
+    pub(crate) fn may_have(&self, kid: &str) -> bool {
+        self.0.iter().any(|key| key.goes_by(Some(kid)))
     }
 }
 
@@ -48,7 +53,29 @@ impl Key {
             return None;
         }
         let key = public_key(jwk).or_else(|| certified_key(jwk))?;
-        Some(Self { kid: jwk.get("kid").and_then(Value::as_str).map(str::to_owned), key })
+        if matches!(&key, PublicKey::Rsa { n, .. } if !RSA_BYTES.contains(&n.len())) {
+            return None;
+        }
+        let text = |name: &str| jwk.get(name).and_then(Value::as_str).map(str::to_owned);
+        Some(Self { kid: text("kid"), alg: text("alg"), key })
+    }
+
+    /// Whether it may be the one that a token names: a token that names none may be of any, and a key without a name any.
+    fn goes_by(&self, kid: Option<&str>) -> bool {
+        match (kid, &self.kid) {
+            (Some(wanted), Some(kid)) => wanted == kid,
+            _ => true,
+        }
+    }
+
+    /// Whether it is one that the algorithm is for.
+    fn goes_with(&self, alg: SignAlg) -> bool {
+        self.alg.as_deref().is_none_or(|bound| bound == alg.as_str())
+            && match &self.key {
+                PublicKey::Rsa { .. } => alg.family() == claviger_types::alg::Family::Rsa,
+                PublicKey::Ec { curve, .. } => alg.curve() == Some(*curve),
+                PublicKey::Oct { .. } => false,
+            }
     }
 }
 
@@ -101,15 +128,6 @@ fn algorithm(name: &str) -> Option<SignAlg> {
     use SignAlg as A;
     let known = [A::Rs256, A::Rs384, A::Rs512, A::Ps256, A::Ps384, A::Ps512, A::Es256, A::Es384, A::Es512];
     known.into_iter().find(|alg| alg.as_str() == name)
-}
-
-/// Whether the key is one that the algorithm is for.
-fn goes_with(alg: SignAlg, key: &PublicKey) -> bool {
-    match key {
-        PublicKey::Rsa { .. } => alg.family() == claviger_types::alg::Family::Rsa,
-        PublicKey::Ec { curve, .. } => alg.curve() == Some(*curve),
-        PublicKey::Oct { .. } => false,
-    }
 }
 
 fn digest(alg: SignAlg, signed: &[u8]) -> Vec<u8> {
@@ -173,23 +191,20 @@ impl<'a> Unverified<'a> {
     /// Whether one of the keys, the one that is named if it is, has signed the token.
     pub(crate) fn is_signed_by(&self, keys: &KeySet, provider: &dyn CryptoProvider) -> bool {
         let digest = digest(self.alg, self.signed.as_bytes());
-        let named = |key: &&Key| match (&self.kid, &key.kid) {
-            (Some(wanted), Some(kid)) => wanted == kid,
-            _ => true,
-        };
-        let mut keys = keys.0.iter().filter(named).filter(|key| goes_with(self.alg, &key.key));
+        let mut keys = keys.0.iter().filter(|key| key.goes_by(self.kid.as_deref()) && key.goes_with(self.alg));
         keys.any(|key| provider.verify(&key.key, self.alg, &digest, &self.signature).unwrap_or(false))
     }
 
-    /// Whether the token counts at `now` (seconds), with clocks that may differ; `None` without an end. Times may have
-    /// fractions.
+    /// Whether the token counts at `now` (seconds), with clocks that may differ by `leeway`; `None` without an end, and
+    /// where a time is no number. Times may have fractions.
     #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^52")]
     pub(crate) fn time(&self, now: u64, leeway: u64) -> Option<InTime> {
-        let time = |name: &str| self.claims.get(name).and_then(Value::as_f64);
         let (now, leeway) = (now as f64, leeway as f64);
-        Some(if now >= time("exp")? + leeway {
+        let exp = self.claims.get("exp")?.as_f64()?;
+        let nbf = self.claims.get("nbf").map_or(Some(f64::MIN), Value::as_f64)?;
+        Some(if now >= exp + leeway {
             InTime::Over
-        } else if time("nbf").is_some_and(|nbf| now + leeway < nbf) {
+        } else if now + leeway < nbf {
             InTime::NotYet
         } else {
             InTime::Yes

@@ -11,7 +11,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use claviger_api::emergency::Approver;
 use claviger_types::reads::{ReadMode, ReadTiming};
@@ -567,7 +567,10 @@ const FIELDS: &[Field] = &[
         "Issuers, each as a table:\n\
          issuer = \"https://issuer.example.com\": as `iss` has it, letter by letter. Required.\n\
          jwks = \"keys.json\" or \"https://issuer.example.com/keys\": its keys (JWKS), in a file or at an address; http on\n\
-         this machine only. Required. Looked at again every 10 minutes, and when a token names an unknown key.\n\
+         this machine only. Required. Nothing else is asked, no redirection followed, no proxy used.\n\
+         refresh_seconds = 600: after this time the keys are looked at again: until then, and a minute longer, one that\n\
+         was taken back is good. A token that names an unknown key has them looked at within 30 s. While they cannot be\n\
+         had, the last ones count, for a day.\n\
          ca = \"ca.pem\": authorities of that address, if not the system's.\n\
          audience = \"api://claviger\" or a list: tokens with it in `aud` open vaults and the resource manager directly.\n\
          Without it, the issuer's tokens only stand for applications with a federated credential. The rest belongs to it:\n\
@@ -1242,14 +1245,36 @@ fn client_id(value: &Value) -> Result<Id128, String> {
 }
 
 /// The members of an issuer's table.
-const ISSUER_MEMBERS: &[&str] =
-    &["issuer", "jwks", "ca", "audience", "oid_claim", "groups_claim", "object_ids", "tenant", "tenant_claim"];
+const ISSUER_MEMBERS: &[&str] = &[
+    "issuer",
+    "jwks",
+    "ca",
+    "refresh_seconds",
+    "audience",
+    "oid_claim",
+    "groups_claim",
+    "object_ids",
+    "tenant",
+    "tenant_claim",
+];
+
+/// Most issuers: they are searched one by one, and each keeps a key set of up to 256 KiB.
+const ISSUERS_MAX: usize = 64;
+
+/// `refresh_seconds`, if it is not said: what an issuer's keys change in is days.
+const REFRESH_SECONDS: i64 = 600;
+
+/// Longest `refresh_seconds`: a key that was taken back has to go some day.
+const REFRESH_SECONDS_MAX: i64 = 24 * 3600;
 
 /// Issuers out of their tables, and what is wrong with them by its place, such as `[0].jwks`. Files that they name are
 /// looked at; nobody is asked for anything.
 pub(crate) fn issuers(tables: &[Table], base: &Path) -> (Vec<TrustedIssuer>, Vec<(String, String)>) {
     let mut found: Vec<TrustedIssuer> = Vec::new();
     let mut problems = Vec::new();
+    if tables.len() > ISSUERS_MAX {
+        problems.push((String::new(), format!("more than {ISSUERS_MAX}")));
+    }
     for (number, table) in tables.iter().enumerate() {
         let mut wrong = |name: &str, message: String| problems.push((format!("[{number}].{name}"), message));
         for name in table.keys().filter(|name| !ISSUER_MEMBERS.contains(&name.as_str())) {
@@ -1293,6 +1318,17 @@ pub(crate) fn issuers(tables: &[Table], base: &Path) -> (Vec<TrustedIssuer>, Vec
             None if table.contains_key("issuer") => {}
             None => wrong("issuer", "required".into()),
         }
+        let refresh = match table.get("refresh_seconds") {
+            None => REFRESH_SECONDS,
+            Some(value) => match value.as_integer() {
+                Some(seconds) if (1..=REFRESH_SECONDS_MAX).contains(&seconds) => seconds,
+                _ => {
+                    wrong("refresh_seconds", format!("not a number from 1 to {REFRESH_SECONDS_MAX}: {}", shown(value)));
+                    REFRESH_SECONDS
+                }
+            },
+        };
+        let refresh = Duration::from_secs(refresh.unsigned_abs());
         let keys = match &jwks {
             Some(jwks) => KeySource::parse(jwks, base, ca.as_deref())
                 .and_then(|keys| keys.check().map(|()| keys))
@@ -1335,7 +1371,7 @@ pub(crate) fn issuers(tables: &[Table], base: &Path) -> (Vec<TrustedIssuer>, Vec
                 tenant_claim,
                 object_ids_as_they_are,
             });
-            found.push(TrustedIssuer { issuer, keys, principals });
+            found.push(TrustedIssuer { issuer, keys, refresh, principals });
         }
     }
     (found, problems)

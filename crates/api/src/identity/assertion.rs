@@ -28,9 +28,6 @@ const LIFE_MAX: f64 = 24.0 * 3600.0;
 /// Difference of clocks that is forgiven, in seconds: the client's is not ours.
 const LEEWAY: f64 = 300.0;
 
-/// The same for assertions of other issuers.
-const LEEWAY_SECONDS: u64 = crate::issuers::LEEWAY;
-
 /// MSAL pads `x5t`, which RFC 7515 does not.
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
@@ -126,7 +123,7 @@ async fn check_federated(
         }
         IssuerFault::Signature => refused("Client assertion failed signature validation."),
     })?;
-    if token.time(now, LEEWAY_SECONDS) != Some(InTime::Yes) {
+    if token.time(now, crate::issuers::LEEWAY) != Some(InTime::Yes) {
         let text = "Client assertion is not within its valid time range.";
         return Err(IdentityError::new(401, "invalid_client", 700_024, text));
     }

@@ -15,7 +15,7 @@ pub(crate) use error::ArmError;
 
 use crate::call::query_parameter;
 use crate::domain::{Origin, Resource};
-use crate::error::TokenFault;
+use crate::error::{ServiceError, TokenFault};
 use crate::http::read_body;
 use crate::service::Service;
 use crate::tokens::Principal;
@@ -178,8 +178,10 @@ pub(crate) async fn authenticate(
     let tenant = service.node().view(|view| read::tenants(view))?;
     let tenant = tenant.first().map_or_else(|| "common".to_owned(), |tenant| tenant.tenant.guid());
     let token_error = |code: &'static str, message: String| {
+        // Parts of it are the token's.
+        let description: String = message.chars().filter(|c| matches!(c, ' '..='~') && *c != '"').collect();
         let challenge = format!(
-            "Bearer authorization_uri=\"{}/{tenant}\", error=\"invalid_token\", error_description=\"{message}\"",
+            "Bearer authorization_uri=\"{}/{tenant}\", error=\"invalid_token\", error_description=\"{description}\"",
             origin.login_base()
         );
         ArmError::Token { code, message, challenge }
@@ -194,10 +196,10 @@ pub(crate) async fn authenticate(
     };
     let principal = service.principal(token.trim(), service.now_ms() / 1000).await.map_err(|fault| match fault {
         TokenFault::Expired => token_error("ExpiredAuthenticationToken", "The access token has expired.".into()),
-        TokenFault::KeysUnavailable | TokenFault::Claim(_) | TokenFault::Audience { .. } => token_error(
-            "InvalidAuthenticationToken",
-            crate::error::ServiceError::Token(fault).to_wire().1.error.message,
-        ),
+        TokenFault::KeysUnavailable => ServiceError::Token(fault).into(),
+        TokenFault::Claim(_) | TokenFault::Audience { .. } => {
+            token_error("InvalidAuthenticationToken", ServiceError::Token(fault).to_wire().1.error.message)
+        }
         _ => token_error("InvalidAuthenticationToken", "The access token is invalid.".into()),
     })?;
     // What another issuer's tokens are for was compared with what the operator says.
