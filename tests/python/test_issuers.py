@@ -401,6 +401,12 @@ def test_only_who_asks_rightly_is_given_a_managed_identity(server: Dev, here: Pl
     assert (body["client_id"], body["resource"]) == (here.client_id, here.resource)
     assert here.call("GET", "/secrets", token=body["access_token"]).status == 200
     assert ask(app_service, shown, **new, **resource)[0] == 200
+    # The last two: a page of a name that leads here, and something that passes requests on.
+    for wrong in ({}, {"Metadata": "false"}, {**marked, "Host": "rebound.example.com"}, {**marked, "Forwarded": "for=x"}):
+        status, body = ask(imds, wrong, **old, **resource)
+        assert (status, body["error"]) == (400, "invalid_request"), wrong
+    for version in ("", "2017-01-01", "zzzzzzzzzz"):
+        assert ask(imds, marked, **resource, **{"api-version": version})[0] == 400, version
     for wrong in ({}, {"Metadata": "false"}, {**marked, "X-Forwarded-For": "10.0.0.1"}):
         status, body = ask(imds, wrong, **old, **resource)
         assert (status, body["error"]) == (400, "invalid_request"), wrong
@@ -438,6 +444,11 @@ def test_a_node_gives_the_identities_that_its_operator_names(nodes: Cluster, tmp
         with connection.getresponse() as answer:
             return answer.status, json.loads(answer.read())
 
+    # Without a header for the other shape there is none of it; 404 would have clients try again.
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/msi/token?api-version=2019-08-01&resource=x", headers={"X-IDENTITY-HEADER": ""})
+    with connection.getresponse() as answer:
+        assert (answer.status, b"turned off" in answer.read()) == (400, True)
     for chosen in ({}, {"client_id": client}, {"object_id": oid}):
         status, body = ask(**chosen)
         assert (status, body.get("client_id")) == (200, client), body
@@ -452,6 +463,9 @@ def test_a_node_gives_the_identities_that_its_operator_names(nodes: Cluster, tmp
 def test_all_problems_of_issuers_are_told_at_once(nodes: Cluster, tmp_path: Path) -> None:
     text = nodes.nodes[0].config.read_text().split("[[identity.issuers]]")[0]
     (tmp_path / "no-keys.json").write_text('{"keys": []}')
+    # To be guessed.
+    (tmp_path / "header").write_text("short\n")
+    (tmp_path / "header").chmod(0o600)
     bad = tmp_path / "bad.toml"
     bad.write_text(
         text
@@ -460,6 +474,7 @@ def test_all_problems_of_issuers_are_told_at_once(nodes: Cluster, tmp_path: Path
 issuer = "http://plain.example.com"
 jwks = "http://plain.example.com/keys"
 color = "red"
+refresh_seconds = 0
 [[identity.issuers]]
 issuer = "https://a.example.com"
 jwks = "{tmp_path}/no-keys.json"
@@ -471,15 +486,18 @@ tenant = "contoso"
 [managed_identity]
 listen = "0.0.0.0:{harness.free_port()}"
 user = ["everybody"]
+header_file = "{tmp_path}/header"
 """
     )
     done = harness.run("config", "check", str(bad))
     assert done.code != 0
     for path in (
         *("identity.issuers[0].issuer", "identity.issuers[0].jwks", "identity.issuers[0].color"),
+        "identity.issuers[0].refresh_seconds",
         *("identity.issuers[1].jwks", "identity.issuers[1].oid_claim"),
         *("identity.issuers[2].issuer", "identity.issuers[2].jwks", "identity.issuers[2].object_ids"),
         *("identity.issuers[2].tenant", "managed_identity.listen", "managed_identity.user"),
+        "managed_identity.header_file: its first line is not 16 or more",
     ):
         assert path in done.out + done.err, (path, done)
 

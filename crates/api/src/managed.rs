@@ -3,7 +3,8 @@
 //!
 //! Whoever can open a connection from this machine can have the tokens: that is what the operator turns on. The listener is on
 //! loopback, and a peer that is not is refused besides. A request has to carry a header that a web page cannot make a browser
-//! send, and none that a proxy adds.
+//! send to another site, none that a proxy adds, and a `Host` that is no name: a page whose own name was made to lead to
+//! loopback (DNS rebinding) could send that header, but not that `Host`.
 
 use crate::domain::Origin;
 use crate::identity::{application_token, LIFE};
@@ -83,6 +84,25 @@ fn bad(text: impl Into<String>) -> Refused {
     Refused(400, "invalid_request", text.into())
 }
 
+fn unavailable() -> Refused {
+    Refused(503, "temporarily_unavailable", "The service cannot answer at the moment.".into())
+}
+
+/// Whether a `Host` is an address or `localhost`, with or without a port.
+fn is_an_address(host: &str) -> bool {
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((v6, _)) => v6,
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok()
+}
+
+/// Whether it has the form of a day, as versions of the interface do.
+fn is_a_day(version: &str) -> bool {
+    let digit = |at: usize, byte: u8| if at == 4 || at == 7 { byte == b'-' } else { byte.is_ascii_digit() };
+    version.len() == 10 && version.bytes().enumerate().all(|(at, byte)| digit(at, byte))
+}
+
 async fn answer(request: HttpRequest, data: web::Data<(Arc<Service>, ManagedIdentities)>) -> HttpResponse {
     let (service, identities) = &**data;
     if !request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
@@ -90,7 +110,7 @@ async fn answer(request: HttpRequest, data: web::Data<(Arc<Service>, ManagedIden
     }
     let shape = match request.path() {
         METADATA => Shape::Metadata,
-        APP_SERVICE if identities.header.is_some() => Shape::AppService,
+        APP_SERVICE => Shape::AppService,
         _ => return HttpResponse::NotFound().json(json!({"error": "not_found", "error_description": "No such path."})),
     };
     match issue(&request, service, identities, shape).await {
@@ -112,6 +132,9 @@ async fn issue(
     shape: Shape,
 ) -> Result<Value, Refused> {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    if !header("host").is_some_and(is_an_address) {
+        return Err(bad("The request's host is not an address."));
+    }
     if header("x-forwarded-for").is_some() || header("forwarded").is_some() {
         return Err(bad("The request was forwarded: only programs on this machine are answered."));
     }
@@ -121,8 +144,9 @@ async fn issue(
         }
         Shape::AppService => {
             let same = |a: &str, b: &str| Sha256::digest(a) == Sha256::digest(b);
-            let expected = identities.header.as_deref().map(String::as_str).unwrap_or_default();
-            if expected.is_empty() || !header("x-identity-header").is_some_and(|given| same(given, expected)) {
+            // Not 404: SDKs would try that again and again.
+            let expected = identities.header.as_deref().ok_or_else(|| bad("This shape is turned off here."))?;
+            if !header("x-identity-header").is_some_and(|given| same(given, expected)) {
                 return Err(Refused(401, "unauthorized", "The header X-IDENTITY-HEADER is missing or wrong.".into()));
             }
         }
@@ -137,12 +161,11 @@ async fn issue(
         Shape::Metadata => ("2018-02-01", parameter("api-version")),
         Shape::AppService => ("2019-08-01", parameter("api-version")),
     };
-    if version.as_deref().is_none_or(|version| version < oldest || version.len() != oldest.len()) {
+    if version.as_deref().is_none_or(|version| version < oldest || !is_a_day(version)) {
         return Err(bad(format!("The parameter 'api-version' is missing or not supported: use {oldest}.")));
     }
     let resource = parameter("resource").ok_or_else(|| bad("Required parameter 'resource' not specified"))?;
-    let transient = |_| Refused(503, "temporarily_unavailable", "The service cannot answer at the moment.".into());
-    service.node().gate().check().await.map_err(|_| transient(()))?;
+    service.node().gate().check().await.map_err(|_| unavailable())?;
     let origin = service.config.clouds.iter().find_map(|cloud| {
         let origin = Origin { cloud, port: None };
         origin.resource(&resource).is_some().then_some(origin)
@@ -153,7 +176,9 @@ async fn issue(
     })?;
     let application = chosen(service, identities, &parameter)?;
     let more = [("xms_mirid", json!(resource_id(&application)))];
-    let made = application_token(service, &origin, &application, &resource, "2", &more).map_err(|_| transient(()))?;
+    let made = application_token(service, &origin, &application, &resource, "2", &more).map_err(|_| unavailable())?;
+    // An application that another node has just removed gets none.
+    service.node().gate().settle().await.map_err(|_| unavailable())?;
     Ok(json!({
         "access_token": made.token,
         "client_id": application.app.guid(),
@@ -185,10 +210,7 @@ fn chosen(
     let given: Vec<(&str, String)> =
         names.into_iter().filter_map(|name| parameter(name).map(|value| (name, value))).collect();
     let not_found = || bad("Identity not found");
-    let all = service
-        .node()
-        .view(|view| read::applications(view))
-        .map_err(|_| Refused(503, "temporarily_unavailable", "The service cannot answer at the moment.".into()))?;
+    let all = service.node().view(|view| read::applications(view)).map_err(|_| unavailable())?;
     let named = |app: Id128| match &identities.user {
         Assigned::These(these) => these.contains(&app),
         Assigned::Any => true,
@@ -217,5 +239,29 @@ fn chosen(
             }
         }
         _ => Err(bad(format!("At most one of {} may be given.", names.join(", ")))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_an_address() {
+        for good in ["127.0.0.1", "127.0.0.1:8446", "169.254.169.254", "[::1]:8446", "[::1]", "LocalHost:1"] {
+            assert!(is_an_address(good), "{good}");
+        }
+        for bad in ["", "evil.test", "evil.test:8446", "127.0.0.1.evil.test", "localhost.evil.test", "[evil.test]"] {
+            assert!(!is_an_address(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_a_day() {
+        for (version, want) in
+            [("2018-02-01", true), ("2018-2-1", false), ("zzzzzzzzzz", false), ("2018-02-01x", false)]
+        {
+            assert_eq!(is_a_day(version), want, "{version}");
+        }
     }
 }

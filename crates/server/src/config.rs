@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use claviger_api::emergency::Approver;
 use claviger_types::reads::{ReadMode, ReadTiming};
 use toml::{Table, Value};
+use zeroize::Zeroizing;
 
 use crate::world::{PassphraseSource, Unseal};
 use crate::{harden, pki};
@@ -1142,7 +1143,9 @@ impl<'a> Reader<'a> {
             found.private("world.passphrase_file", &path);
         }
         if let Some(path) = again.path("managed_identity.header_file") {
-            found.private("managed_identity.header_file", &path);
+            if let Err(error) = identity_header(&path) {
+                found.problem("managed_identity.header_file", format!("{error:#}"));
+            }
         }
         let names = again.domain().map(|domain| pki::api_names(&domain)).unwrap_or_default();
         if let (Some(certificate), Some(key)) = (again.path("api.certificate"), again.path("api.key")) {
@@ -1237,6 +1240,22 @@ impl Files {
             Err(error) => self.problem("peer.ca", format!("{error:#}")),
         }
     }
+}
+
+/// Shortest header of the App Service shape: it is all that stands between a user of this machine and the tokens.
+const HEADER_BYTES_MIN: usize = 16;
+
+/// The header of the App Service shape: the first line of its file.
+pub(crate) fn identity_header(path: &Path) -> anyhow::Result<Zeroizing<String>> {
+    use anyhow::Context as _;
+    let bytes = harden::read_private(path)?;
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let good = line.len() >= HEADER_BYTES_MIN && line.iter().all(u8::is_ascii_graphic);
+    let text = std::str::from_utf8(line).ok().filter(|_| good);
+    let text =
+        text.with_context(|| format!("its first line is not {HEADER_BYTES_MIN} or more letters, digits and signs"))?;
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 fn client_id(value: &Value) -> Result<Id128, String> {

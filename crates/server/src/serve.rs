@@ -1,8 +1,8 @@
 //! Wiring of a node: what `claviger server` runs, and the parts that `dev` shares.
 
-use crate::config::{AuthorityFile, Config, ManagedIdentitySection};
+use crate::config::{identity_header, AuthorityFile, Config, ManagedIdentitySection};
 use crate::harden::{self, DirLock};
-use crate::world::{PassphraseSource, World};
+use crate::world::World;
 use anyhow::{anyhow, Context, Result};
 use claviger_api::attestation::Authority;
 use claviger_api::domain::Cloud;
@@ -22,7 +22,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{signal, SignalKind};
-use zeroize::Zeroizing;
 
 /// A world's own key is called by the purpose in the data directory.
 pub(crate) fn listen(address: SocketAddr, what: &str) -> Result<TcpListener> {
@@ -181,17 +180,9 @@ pub(crate) async fn run(config: Config) -> Result<()> {
 
 /// Who programs on this machine may be.
 fn identities(section: &ManagedIdentitySection) -> Result<ManagedIdentities> {
-    let header =
-        section.header_file.as_deref().map(|path| PassphraseSource::File(path.to_owned()).read()).transpose()?;
-    let header = header.map(|header| {
-        let text = std::str::from_utf8(header.expose()).map(|text| Zeroizing::new(text.to_owned()));
-        text.context("`managed_identity.header_file` is not text")
-    });
-    Ok(ManagedIdentities {
-        system: section.system,
-        user: Assigned::These(section.user.clone()),
-        header: header.transpose()?,
-    })
+    let header = section.header_file.as_deref().map(identity_header).transpose();
+    let header = header.context("`managed_identity.header_file` cannot be used")?;
+    Ok(ManagedIdentities { system: section.system, user: Assigned::These(section.user.clone()), header })
 }
 
 /// The attestation authorities of the configuration, with their keys.
