@@ -3,6 +3,9 @@ directory, and the quickstart from beginning to end."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import itertools
 import json
 import os
 import pty
@@ -15,9 +18,14 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.hashes import SHA256
 
 import harness
-from harness import Dev, Finished, Place
+from harness import Cluster, Dev, Finished, Place
 
 ROOT = Path(__file__).resolve().parents[2]
 AZ = ROOT / ".venv-az" / "bin" / "az"
@@ -422,8 +430,176 @@ def test_users_sign_in(az: Az, vault: str, tmp_path: Path, dev_place: Place) -> 
     az.refused(1, "Unauthorized", "keyvault", "secret", "show", "--vault-name", vault, "-n", "s", env=device)
 
 
+def test_keys(az: Az, vault: str, tmp_path: Path) -> None:
+    """A key's life, and everything that is done with keys."""
+    here = ("--vault-name", vault)
+
+    def key(*args: str) -> Any:
+        return az("keyvault", "key", *args)
+
+    made = key("create", *here, "-n", "rsa", "--kty", "RSA", "--size", "2048", "--tags", "a=b")["key"]["kid"]
+    az("keyvault", "set-policy", "-n", vault, "--spn", az.application, "--key-permissions", "all", "purge")
+    assert made.rsplit("/", 1)[0] in [found["kid"] for found in key("list", *here)]
+    digest = base64.b64encode(hashlib.sha256(b"x").digest()).decode()
+    signed = key("sign", *here, "-n", "rsa", "-a", "RS256", "--digest", digest)["signature"]
+    assert key("verify", *here, "-n", "rsa", "-a", "RS256", "--digest", digest, "--signature", signed)["isValid"]
+    text = ("--data-type", "base64", "-a", "RSA-OAEP-256")
+    sealed = key("encrypt", *here, "-n", "rsa", *text, "--value", "aGVsbG8=")["result"]
+    assert key("decrypt", *here, "-n", "rsa", *text, "--value", sealed)["result"] == "aGVsbG8="
+    key("download", *here, "-n", "rsa", "-f", str(tmp_path / "rsa.pem"))
+    public = serialization.load_pem_public_key((tmp_path / "rsa.pem").read_bytes())
+    assert isinstance(public, rsa.RSAPublicKey)
+    public.verify(base64.b64decode(signed), hashlib.sha256(b"x").digest(), PKCS1v15(), Prehashed(SHA256()))
+    key("backup", *here, "-n", "rsa", "-f", str(tmp_path / "rsa.backup"))
+    assert key("rotate", *here, "-n", "rsa")["key"]["kid"] != made
+    assert len(key("list-versions", *here, "-n", "rsa")) == 2
+    policy = {
+        "lifetimeActions": [{"trigger": {"timeAfterCreate": "P90D"}, "action": {"type": "Rotate"}}],
+        "attributes": {"expiryTime": "P2Y"},
+    }
+    (tmp_path / "policy.json").write_text(json.dumps(policy))
+    key("rotation-policy", "update", *here, "-n", "rsa", "--value", str(tmp_path / "policy.json"))
+    assert key("rotation-policy", "show", *here, "-n", "rsa")["expiresIn"] == "P2Y"
+    changed = key("set-attributes", *here, "-n", "rsa", "--enabled", "false", "--expires", "2039-01-01T00:00:00Z")
+    assert changed["attributes"]["enabled"] is False
+    key("set-attributes", *here, "-n", "rsa", "--enabled", "true")
+    assert key("show", *here, "-n", "rsa")["attributes"]["expires"][:10] == "2039-01-01"
+    assert key("get-policy-template")["anyOf"]
+    key("delete", *here, "-n", "rsa")
+    assert [found["kid"] for found in key("list-deleted", *here)] == [made.rsplit("/", 1)[0]]
+    assert key("show-deleted", *here, "-n", "rsa")["recoveryId"]
+    key("recover", *here, "-n", "rsa")
+    key("delete", *here, "-n", "rsa")
+    key("purge", *here, "-n", "rsa")
+    az.refused(3, "KeyNotFound", "keyvault", "key", "show", *here, "-n", "rsa")
+    assert key("restore", *here, "-f", str(tmp_path / "rsa.backup"))["key"]["kid"] == made
+
+
+def test_keys_are_imported(az: Az, vault: str, tmp_path: Path) -> None:
+    here = ("--vault-name", vault)
+    for name, made, password in (
+        ("rsa", rsa.generate_private_key(65537, 2048), None),
+        ("ec", ec.generate_private_key(ec.SECP384R1()), None),
+        ("locked", rsa.generate_private_key(65537, 2048), b"correct horse"),
+    ):
+        how = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+        encoded = made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, how)
+        (tmp_path / f"{name}.pem").write_bytes(encoded)
+        unlock = ("--pem-password", password.decode()) if password else ()
+        az("keyvault", "key", "import", *here, "-n", name, "--pem-file", str(tmp_path / f"{name}.pem"), *unlock)
+        az("keyvault", "key", "download", *here, "-n", name, "-f", str(tmp_path / f"{name}.der"), "-e", "DER")
+        known = serialization.load_der_public_key((tmp_path / f"{name}.der").read_bytes())
+        assert known == made.public_key(), name
+    byok = ("--byok-file", str(tmp_path / "rsa.pem"))
+    az.refused(1, "premium SKU", "keyvault", "key", "import", *here, "-n", "byok", *byok)
+
+
+def test_secrets(az: Az, vault: str, tmp_path: Path) -> None:
+    here = ("--vault-name", vault)
+
+    def secret(*args: str) -> Any:
+        return az("keyvault", "secret", *args)
+
+    az("keyvault", "set-policy", "-n", vault, "--spn", az.application, "--secret-permissions", "all", "purge")
+    secret("set", *here, "-n", "s", "--value", "one", "--description", "text", "--tags", "a=b")
+    again = secret("set", *here, "-n", "s", "--value", "two", "--expires", "2039-01-01T00:00:00Z")
+    assert len(secret("list-versions", *here, "-n", "s")) == 2
+    assert "s" in [found["name"] for found in secret("list", *here)]
+    changed = secret("set-attributes", *here, "-n", "s", "--content-type", "text/plain")
+    assert (changed["contentType"], changed["id"]) == ("text/plain", again["id"])
+    (tmp_path / "in").write_bytes(bytes(range(256)))
+    secret("set", *here, "-n", "bytes", "--file", str(tmp_path / "in"), "--encoding", "base64")
+    secret("download", *here, "-n", "bytes", "--file", str(tmp_path / "out"), "--encoding", "base64")
+    assert (tmp_path / "out").read_bytes() == bytes(range(256))
+    secret("backup", *here, "-n", "s", "--file", str(tmp_path / "s.backup"))
+    secret("delete", *here, "-n", "s")
+    assert [found["name"] for found in secret("list-deleted", *here)] == ["s"]
+    assert secret("show-deleted", *here, "-n", "s")["recoveryId"]
+    secret("recover", *here, "-n", "s")
+    assert secret("show", *here, "-n", "s")["value"] == "two"
+    secret("delete", *here, "-n", "s")
+    secret("purge", *here, "-n", "s")
+    assert secret("restore", *here, "--file", str(tmp_path / "s.backup"))["id"] == again["id"]
+
+
+def test_a_cluster_is_a_cloud_of_its_own(az: Az, cluster: Cluster, tmp_path: Path) -> None:
+    """`az cloud register`, and each command through another node."""
+    port, domain = cluster.public_port, harness.OWN_DOMAIN
+    hosts = {plane: f"https://{plane}.{domain}:{port}" for plane in ("management", "login", "graph")}
+    endpoints = {
+        "resourceManager": hosts["management"],
+        "activeDirectory": hosts["login"],
+        "activeDirectoryResourceId": hosts["management"] + "/",
+        "activeDirectoryGraphResourceId": hosts["graph"] + "/",
+        "microsoftGraphResourceId": hosts["graph"] + "/",
+    }
+    by_hand = json.dumps({"endpoints": endpoints, "suffixes": {"keyvaultDns": f".vault.{domain}:{port}"}})
+    place, proxies = cluster.places()[0], itertools.cycle(node.connector.url for node in cluster.nodes)
+
+    def run(*args: str, profile: str) -> Any:
+        env = {
+            **{"AZURE_CONFIG_DIR": str(tmp_path / profile), "REQUESTS_CA_BUNDLE": place.ca},
+            **{"HTTPS_PROXY": next(proxies), "AZURE_CORE_COLLECT_TELEMETRY": "0"},
+        }
+        done = subprocess.run(
+            [str(AZ), *args], env={**harness.clean_environment(), **env}, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, f"az {' '.join(args)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return json.loads(done.stdout) if done.stdout.strip() else None
+
+    for profile, how in (
+        ("by-hand", ("--cloud-config", by_hand)),
+        ("discovered", ("--endpoint-resource-manager", hosts["management"])),
+    ):
+        run("cloud", "register", "--name", "kms", *how, profile=profile)
+        run("cloud", "set", "--name", "kms", profile=profile)
+        run("config", "set", "core.instance_discovery=false", profile=profile)
+        who = ("-u", place.client_id, "-p", place.client_secret, "--tenant", place.tenant)
+        assert run("login", "--service-principal", *who, profile=profile)[0]["tenantId"] == place.tenant
+        group, vault = unique("rg-"), unique("kv-")
+        run("group", "create", "-n", group, "-l", "local", profile=profile)
+        policies = ("--enable-rbac-authorization", "false")
+        made = run("keyvault", "create", "-n", vault, "-g", group, *policies, profile=profile)
+        assert made["properties"]["vaultUri"] == f"https://{vault}.vault.{domain}:{port}/"
+        here = ("--vault-name", vault, "-n", "s")
+        run("keyvault", "secret", "set", *here, "--value", profile, profile=profile)
+        # As many as there are nodes: each of them knows it.
+        for _ in cluster.nodes:
+            assert run("keyvault", "secret", "show", *here, profile=profile)["value"] == profile
+        run("keyvault", "delete-policy", "-n", vault, "--spn", place.client_id, profile=profile)
+        run("group", "delete", "-n", group, "--yes", profile=profile)
+
+
+def commands() -> list[str]:
+    """Every `az keyvault` command of the installed azure-cli."""
+    listing = (
+        "from azure.cli.core import get_default_cli as cli\n"
+        "print(*cli().commands_loader_cls(cli()).load_command_table(['keyvault']), sep='\\n')\n"
+    )
+    done = subprocess.run(
+        [str(AZ.parent / "python"), "-c", listing], capture_output=True, text=True, check=True, timeout=60
+    )
+    return sorted(line for line in done.stdout.splitlines() if line.startswith("keyvault "))
+
+
+def test_the_table_of_commands_has_them_all(az: Az) -> None:
+    rows = re.findall(r"^\| `([^`]*)` \| (\w+)", (ROOT / "docs" / "az.md").read_text(), re.MULTILINE)
+    said: dict[str, str] = {}
+    for names, verdict in rows:
+        prefix, _, last = names.rpartition(" ")
+        for one in last.split(","):
+            said[f"keyvault {prefix} {one}".replace("  ", " ")] = verdict
+    assert sorted(said) == commands()
+    assert set(said.values()) == {"works", "refused", "none"}
+
+
 def test_what_is_not_there_says_so(az: Az) -> None:
+    az("keyvault", "network-rule", "wait", "-n", "demo", "--created")
+    assert az("keyvault", "certificate", "get-default-policy")["issuerParameters"]["name"] == "Self"
     assert az("keyvault", "check-name", "-n", "abc")["nameAvailable"] is False
     assert az("keyvault", "list", "--resource-type", "hsm") == []
     assert az("keyvault", "private-link-resource", "list", "--vault-name", "demo") == []
     az.refused(3, "was not found", "keyvault", "show", "-g", "claviger", "-n", "none")
+    az.refused(1, "claviger has vaults, and no managed HSM", "keyvault", "setting", "list", "--hsm-name", "demo")
+    az.refused(1, "not found within subscription", "keyvault", "region", "list", "--hsm-name", "demo")
+    az.refused(1, "not there yet", "keyvault", "certificate", "list", "--vault-name", "demo")

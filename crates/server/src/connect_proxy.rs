@@ -196,6 +196,9 @@ fn decide_connect(asked: &str) -> Result<(), Refusal> {
         return Err(Refusal::new(400, format!("`{}` has no port", shown(asked))));
     };
     if !pki::DEV_HOSTS.iter().any(|known| pki::covers(known, host)) {
+        if host.to_ascii_lowercase().contains(".managedhsm.") {
+            return Err(Refusal::new(403, "claviger has vaults, and no managed HSM"));
+        }
         return Err(Refusal::new(
             403,
             format!("`{}` is not a name that claviger answers for, and it leads nowhere else", shown(host)),
@@ -232,13 +235,14 @@ impl Refusal {
         let (status, text) = (self.status, &self.text);
         let reason = match status {
             400 => "Bad Request",
-            403 => "Forbidden",
             405 => "Method Not Allowed",
             408 => "Request Timeout",
             431 => "Request Header Fields Too Large",
             502 => "Bad Gateway",
             _ => "Refused",
         };
+        // Most clients show the status line, and nothing of the body.
+        let reason = if status == 403 { text } else { reason };
         let allow = if status == 405 { "Allow: CONNECT\r\n" } else { "" };
         let length = text.len() + "claviger: \n".len();
         format!(
@@ -350,6 +354,7 @@ mod tests {
             ("CONNECT example.com:443 HTTP/1.1\r\n\r\n", 403, "`example.com` is not a name"),
             ("CONNECT vault.azure.net.evil.com:443 HTTP/1.1\r\n\r\n", 403, "leads nowhere else"),
             ("CONNECT a.b.vault.azure.net:443 HTTP/1.1\r\n\r\n", 403, "leads nowhere else"),
+            ("CONNECT a.ManagedHSM.azure.net:443 HTTP/1.1\r\n\r\n", 403, "no managed HSM"),
             ("CONNECT *.vault.azure.net:443 HTTP/1.1\r\n\r\n", 403, "leads nowhere else"),
             ("CONNECT 127.0.0.1:443 HTTP/1.1\r\n\r\n", 403, "leads nowhere else"),
             ("CONNECT [::1]:443 HTTP/1.1\r\n\r\n", 403, "leads nowhere else"),
@@ -376,6 +381,7 @@ mod tests {
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{answer}");
             assert_eq!(body.lines().count(), 1, "{answer}");
+            assert!(status != 403 || head.contains(want), "{answer}");
         }
         assert_eq!(exchange(running.address, b"").await, "", "a client that says nothing hears nothing");
         assert_eq!(exchange(running.address, b"CONNECT a.vault").await, "");
