@@ -64,6 +64,22 @@ impl ArmError {
         Self::new(404, "ResourceNotFound", text)
     }
 
+    /// Of whatever is asked about one: there are vaults only.
+    pub(crate) fn no_managed_hsm() -> Self {
+        Self::new(404, "ResourceNotFound", "There are no managed HSMs in this service: it has vaults.")
+    }
+
+    /// Vaults are reached over the network that their nodes listen on, and over no other.
+    pub(crate) fn no_private_endpoint() -> Self {
+        Self::new(404, "ResourceNotFound", "There are no private endpoint connections in this service.")
+    }
+
+    /// Nobody is believed about environments.
+    pub(crate) fn no_attestation() -> Self {
+        let text = "There is no default attestation provider: no attestation authority is configured in this service.";
+        Self::new(404, "ResourceNotFound", text)
+    }
+
     /// What a refusal of the state machine means where no request has a better word for it.
     pub(crate) fn of(refusal: Refusal) -> Self {
         match refusal {

@@ -1,6 +1,6 @@
 //! Resource groups.
 
-use super::{location, no_route, tags, Answer, Arm, ArmError, Result};
+use super::{location, tags, Answer, Arm, ArmError, Result};
 use claviger_state_machine::read;
 use claviger_state_machine::records::{ResourceGroup, Subscription};
 use claviger_types::command::{Command, DeleteResourceGroup, PutResourceGroup, VaultRef};
@@ -83,7 +83,7 @@ impl Arm<'_> {
                 let below = format!("/subscriptions/{}/operationresults", subscription.subscription.guid());
                 Ok(Answer::accepted(self.poll_at(&below)?))
             }
-            _ => Err(no_route(method, given)),
+            _ => Err(self.no_route(method)),
         }
     }
 

@@ -259,10 +259,14 @@ impl<'a> Arm<'a> {
                     ["resourcegroups", ..] if !rest.contains(&"providers") => {
                         self.groups(method, &subscription, given, rest).await
                     }
-                    _ => self.key_vault(method, &subscription, given, rest).await,
+                    ["providers", "microsoft.keyvault", ..]
+                    | ["resourcegroups", _, "providers", "microsoft.keyvault", ..] => {
+                        self.key_vault(method, &subscription, given, rest).await
+                    }
+                    _ => self.of_other_provider(method, &subscription, rest),
                 }
             }
-            _ => Err(no_route(method, given)),
+            _ => Err(self.no_route(method)),
         }
     }
 
@@ -343,17 +347,17 @@ impl<'a> Arm<'a> {
         query_parameter(self.query, name)
     }
 
+    /// The refusal of a path that leads nowhere.
+    fn no_route(&self, method: &str) -> ArmError {
+        let text = format!("No HTTP resource was found that matches the request '{method} {}'.", self.path);
+        ArmError::new(404, "InvalidResourceType", text)
+    }
+
     /// Where a poller finds that an operation is over.
     fn poll_at(&self, below: &str) -> Result<String> {
         let opaque = crate::service::fresh_id()?.hex();
         Ok(format!("{}{below}/{opaque}?api-version={}", self.origin.management_base(), self.version))
     }
-}
-
-pub(crate) fn no_route(method: &str, segments: &[&str]) -> ArmError {
-    let path = segments.join("/");
-    let text = format!("No HTTP resource was found that matches the request '{method} /{path}'.");
-    ArmError::new(404, "InvalidResourceType", text)
 }
 
 /// `eq` conditions of a `$filter`, by lower-case name, and the calls in it; parts are joined by `and`.

@@ -1,7 +1,7 @@
 //! `Microsoft.Authorization`: role assignments and definitions below any scope.
 
 use super::properties::member;
-use super::{filter, no_route, Answer, Arm, ArmError, Result};
+use super::{filter, Answer, Arm, ArmError, Result};
 use claviger_state_machine::read;
 use claviger_state_machine::records::RoleAssignment;
 use claviger_types::command::{
@@ -102,7 +102,7 @@ impl Arm<'_> {
             return match (method, rest) {
                 ("GET", ["roledefinitions"]) => self.definitions(None),
                 ("GET", ["roledefinitions", id]) => self.definition(None, id),
-                _ => Err(no_route(method, rest)),
+                _ => Err(self.no_route(method)),
             };
         }
         let scope = Scope::parse(&path).map_err(|_| {
@@ -138,7 +138,7 @@ impl Arm<'_> {
                 | "roleeligibilityscheduleinstances"
                 | "roleassignmentscheduleinstances"],
             ) => Ok(Answer::list(Vec::new())),
-            _ => Err(no_route(method, rest)),
+            _ => Err(self.no_route(method)),
         }
     }
 

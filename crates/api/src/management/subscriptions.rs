@@ -1,6 +1,6 @@
 //! Tenants, subscriptions, providers, resources by type, and the description of the cloud.
 
-use super::{filter, no_route, Answer, Arm, Result};
+use super::{filter, Answer, Arm, ArmError, Result};
 use crate::domain::Origin;
 use claviger_state_machine::read;
 use claviger_state_machine::records::{Subscription, Vault};
@@ -166,8 +166,31 @@ impl Arm<'_> {
             }
             ("GET", ["resources"]) => self.resources(subscription, None),
             ("GET", ["operationresults", _]) => Ok(Answer::empty(200)),
-            _ => Err(no_route(method, rest)),
+            _ => Err(self.no_route(method)),
         }
+    }
+
+    /// What another provider than `Microsoft.KeyVault` has in a subscription: nothing, but for the attestation service,
+    /// whose default in a place `az keyvault key create --default-cvm-policy` asks for. It is the first authority that this
+    /// node believes.
+    pub(super) fn of_other_provider(&self, method: &str, subscription: &Subscription, rest: &[&str]) -> Result<Answer> {
+        if !self.sees(subscription)? {
+            let scope = Scope::subscription(subscription.subscription);
+            return Err(self.forbidden(&scope, "Microsoft.Resources/subscriptions/read"));
+        }
+        let ("GET", ["providers", "microsoft.attestation", "locations", location, "defaultprovider"]) = (method, rest)
+        else {
+            return Err(self.no_route(method));
+        };
+        let authority = self.service.config.authorities.first().ok_or_else(ArmError::no_attestation)?;
+        let id = subscription.subscription.guid();
+        Ok(Answer::ok(json!({
+            "id": format!("/subscriptions/{id}/providers/Microsoft.Attestation/attestationProviders/default"),
+            "name": "default",
+            "type": "Microsoft.Attestation/attestationProviders",
+            "location": location,
+            "properties": {"attestUri": authority.issuer(), "status": "Ready", "trustModel": "AAD"},
+        })))
     }
 
     /// Resources of a subscription or a group by `$filter`: vaults are the only ones there are.

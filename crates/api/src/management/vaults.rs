@@ -1,7 +1,7 @@
 //! `Microsoft.KeyVault`: vaults and deleted vaults (contract section 16).
 
 use super::properties::{self, flag, member, Author};
-use super::{location, no_route, tags, Answer, Arm, ArmError, Result};
+use super::{location, tags, Answer, Arm, ArmError, Result};
 use crate::setup::RETENTION_DAYS;
 use claviger_state_machine::read;
 use claviger_state_machine::records::{Subscription, Vault};
@@ -112,7 +112,7 @@ impl Arm<'_> {
                 let group = given.get(1).copied().unwrap_or_default();
                 self.of_group(method, subscription, group, given.get(4..).unwrap_or_default(), rest).await
             }
-            _ => Err(no_route(method, given)),
+            _ => Err(self.no_route(method)),
         }
     }
 
@@ -131,6 +131,9 @@ impl Arm<'_> {
             }
             // There are none here, and az wants to hear so.
             ("GET", ["managedhsms" | "deletedmanagedhsms"]) => Ok(Answer::list(Vec::new())),
+            (_, ["managedhsms" | "deletedmanagedhsms", ..] | ["locations", _, "deletedmanagedhsms", ..]) => {
+                Err(ArmError::no_managed_hsm())
+            }
             ("POST", ["checknameavailability"]) => self.check_name(),
             ("POST", ["checkmhsmnameavailability"]) => {
                 Ok(Answer::ok(json!({"nameAvailable": false, "reason": "AccountNameInvalid",
@@ -162,7 +165,7 @@ impl Arm<'_> {
                 Ok(Answer::accepted(self.poll_at(&below)?))
             }
             ("GET", ["locations", _, "operationresults", _]) => Ok(Answer::empty(200)),
-            _ => Err(no_route(method, given)),
+            _ => Err(self.no_route(method)),
         }
     }
 
@@ -225,6 +228,7 @@ impl Arm<'_> {
                 self.page(self.render_all(&vaults)?)
             }
             ("GET", ["managedhsms"]) => Ok(Answer::list(Vec::new())),
+            (_, ["managedhsms", ..]) => Err(ArmError::no_managed_hsm()),
             ("GET", ["vaults", _]) => {
                 self.require(&place.scope, READ)?;
                 let vault = self.existing(&place)?;
@@ -234,6 +238,11 @@ impl Arm<'_> {
                 self.require(&place.scope, READ)?;
                 self.existing(&place)?;
                 Ok(Answer::list(Vec::new()))
+            }
+            (_, ["vaults", _, "privateendpointconnections", ..]) => {
+                self.require(&place.scope, READ)?;
+                self.existing(&place)?;
+                Err(ArmError::no_private_endpoint())
             }
             ("PUT", ["vaults", _]) => self.put(&place).await,
             ("PATCH", ["vaults", _]) => {
@@ -251,7 +260,7 @@ impl Arm<'_> {
                 }
             }
             ("PUT" | "PATCH", ["vaults", _, "accesspolicies", operation]) => self.policies(&place, operation).await,
-            _ => Err(no_route(method, given)),
+            _ => Err(self.no_route(method)),
         }
     }
 
