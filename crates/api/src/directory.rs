@@ -45,6 +45,18 @@ pub(crate) fn display_name(text: &str) -> Checked<String> {
     }
 }
 
+/// A tenant's domain, in small letters: at least two labels, so that it is not one of the words that stand for any tenant.
+pub(crate) fn domain(text: &str) -> Checked<String> {
+    let label = |label: &str| {
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        (1..=63).contains(&label.len()) && label.chars().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    match text.len() <= 253 && text.contains('.') && text.split('.').all(label) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("'{text}' is no domain in small letters, such as contoso.example.com.")),
+    }
+}
+
 /// `name@domain`. Any domain will do: the service's users are nobody else's.
 pub(crate) fn upn(text: &str) -> Checked<String> {
     let good =

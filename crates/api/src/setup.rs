@@ -107,6 +107,15 @@ pub enum AdminCommand {
     },
     /// Ends that.
     EndEmergency,
+    /// Adds a tenant with a subscription, and an application that owns it.
+    CreateTenant {
+        /// For people.
+        display_name: String,
+        /// By which sign-ins may name it, beside its id.
+        domain: String,
+    },
+    /// Shows all tenants with their subscriptions.
+    ListTenants,
     /// Adds an application with a secret to the first tenant.
     CreateApplication {
         /// For people.
@@ -115,6 +124,12 @@ pub enum AdminCommand {
     /// Anything else about principals.
     Directory(DirectoryCommand),
 }
+
+/// Tenants of a world: they are read one by one where a sign-in names one.
+const TENANTS_MAX: usize = 100;
+
+/// Ids that are drawn for a tenant until one is behind the first's: two or three.
+const DRAWS_MAX: usize = 100_000;
 
 impl Service {
     async fn system(&self, command: Command, blobs: Vec<Vec<u8>>) -> Result<(), ServiceError> {
@@ -208,6 +223,61 @@ impl Service {
         let kid = jwt::kid_of(&made.public);
         let sealed = self.sealer.seal_own(TOKEN_KEY, &kid, made.private.expose())?;
         self.system(Command::PutTokenKey(PutTokenKey { kid, public: made.public }), vec![sealed]).await
+    }
+
+    /// A tenant of its own: nobody of another one sees anything of it. What it is given owns its subscription.
+    async fn add_tenant(&self, display_name: &str, domain: &str) -> Result<Welcome, ServiceError> {
+        let bad = ServiceError::BadParameter;
+        let display_name = directory::display_name(display_name).map_err(bad)?;
+        let domain = directory::domain(domain).map_err(bad)?;
+        let known = self.node.view(|view| read::tenants(view))?;
+        if known.iter().any(|tenant| tenant.domain.eq_ignore_ascii_case(&domain)) {
+            return Err(bad(format!("a tenant with the domain `{domain}` exists already")));
+        }
+        if known.len() >= TENANTS_MAX {
+            return Err(bad(format!("there are {TENANTS_MAX} tenants already")));
+        }
+        let first = known.first().ok_or_else(|| bad("the world is not set up yet".into()))?.tenant;
+        let mut made = Self::plan(&[])?;
+        let id = |text: &str| Id128::parse_guid(text).map_err(|_| ServiceError::Internal);
+        let (subscription, app, oid) = (id(&made.subscription_id)?, id(&made.client_id)?, id(&made.object_id)?);
+        // They are kept in the order of their ids, and the first one stays the first.
+        let mut tenant = id(&made.tenant_id)?;
+        for _ in 0..DRAWS_MAX {
+            if tenant > first {
+                break;
+            }
+            tenant = fresh_id()?;
+        }
+        if tenant <= first {
+            return Err(ServiceError::Internal);
+        }
+        made.tenant_id = tenant.guid();
+        let application = format!("{display_name} first app");
+        let put = PutTenant { tenant, domain, display_name: display_name.clone() };
+        self.system(Command::PutTenant(put), Vec::new()).await?;
+        let put = PutSubscription { subscription, tenant, display_name };
+        self.system(Command::PutSubscription(put), Vec::new()).await?;
+        self.put_application(tenant, app, oid, &application, &made.client_secret).await?;
+        self.make_owner(subscription, oid).await?;
+        self.put_group(subscription).await?;
+        Ok(made)
+    }
+
+    fn list_tenants(&self) -> Result<serde_json::Value, ServiceError> {
+        let (tenants, subscriptions) = self.node.view(|view| {
+            Ok::<_, claviger_state_machine::ApplyError>((read::tenants(view)?, read::subscriptions(view)?))
+        })?;
+        let tenant = |tenant: &claviger_state_machine::records::Tenant| {
+            let own = subscriptions.iter().filter(|subscription| subscription.tenant == tenant.tenant);
+            serde_json::json!({
+                "tenantId": tenant.tenant.guid(),
+                "displayName": tenant.display_name,
+                "defaultDomain": tenant.domain,
+                "subscriptions": own.map(|own| own.subscription.guid()).collect::<Vec<_>>(),
+            })
+        };
+        Ok(tenants.iter().map(tenant).collect())
     }
 
     async fn add_application(&self, tenant: Id128, display_name: &str) -> Result<Welcome, ServiceError> {
@@ -391,6 +461,14 @@ impl Service {
             AdminCommand::EndEmergency => {
                 self.node.set_emergency(None);
                 serde_json::to_vec(&serde_json::json!({}))
+            }
+            AdminCommand::CreateTenant { display_name, domain } => {
+                self.node.gate().check().await.map_err(|e| e.to_string())?;
+                serde_json::to_vec(&self.add_tenant(&display_name, &domain).await.map_err(say)?)
+            }
+            AdminCommand::ListTenants => {
+                self.node.gate().check().await.map_err(|e| e.to_string())?;
+                serde_json::to_vec(&self.list_tenants().map_err(say)?)
             }
             AdminCommand::CreateApplication { display_name } => {
                 self.node.gate().check().await.map_err(|e| e.to_string())?;

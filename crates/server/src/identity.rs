@@ -63,7 +63,25 @@ impl Password {
 /// Answers are JSON, in the words of the directory (Microsoft Graph).
 #[derive(Subcommand)]
 pub(crate) enum IdentityCommand {
-    /// Make an application with a client secret; prints its credentials. It may do nothing until a vault says so.
+    /// Make a tenant with a subscription, and an application that owns it; prints its credentials, once. With them, `az` and
+    /// the SDKs do everything else in it.
+    CreateTenant {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// For people.
+        #[arg(long)]
+        display_name: String,
+        /// By which sign-ins may name it, such as contoso.example.com.
+        #[arg(long)]
+        domain: String,
+    },
+    /// Show all tenants with their subscriptions.
+    ListTenants {
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+    /// Make an application of the first tenant with a client secret; prints its credentials. It may do nothing until a
+    /// vault says so.
     CreateApplication {
         #[command(flatten)]
         config: ConfigArg,
@@ -291,6 +309,10 @@ impl IdentityCommand {
         use DirectoryCommand as D;
         use IdentityCommand as I;
         let (config, command) = match self {
+            I::CreateTenant { config, display_name, domain } => {
+                return Ok(Some((config, AdminCommand::CreateTenant { display_name, domain })));
+            }
+            I::ListTenants { config } => return Ok(Some((config, AdminCommand::ListTenants))),
             I::CreateApplication { config, display_name } => {
                 return Ok(Some((config, AdminCommand::CreateApplication { display_name })));
             }
