@@ -655,7 +655,8 @@ const FIELDS: &[Field] = &[
         Need::Default,
         Scope::Cluster,
         "10000",
-        "Log entries kept behind a snapshot, 0 to 10000000. A node that was away for longer gets the whole snapshot.",
+        "Log entries kept behind a snapshot, 0 to 10000000. A node that was away for longer gets the whole snapshot. While a\n\
+         node that is there needs more, more are kept, up to ten times raft.snapshot_entries.",
     ),
     field(
         "read.mode",
