@@ -134,8 +134,7 @@ pub(crate) async fn handle(
         ("GET", ["discovery", "instance"]) => discovery::instance(request.query_string(), service, origin),
         ("GET", ["discovery", "v2.0", "keys"] | ["discovery", "keys"]) => discovery::keys(service, tenant),
         ("POST", ["oauth2", "v2.0", "token"] | ["oauth2", "token"]) => {
-            // AD FS has the path of v1, but answers as v2 does: az counts with the numbers.
-            let v1 = rest.len() == 2 && !tenant.eq_ignore_ascii_case("adfs");
+            let v1 = rest.len() == 2;
             let basic = request.headers().get("authorization").and_then(|value| value.to_str().ok());
             match read_body(payload, FORM_BYTES_MAX).await {
                 Ok(body) => match tenant_of(service, tenant) {
