@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from azure.identity import ClientSecretCredential
 from azure.mgmt.keyvault import KeyVaultManagementClient
 from azure.mgmt.resource.resources import ResourceManagementClient
 
-import harness
 from harness import Dev, Place, Reply
 
 MANAGEMENT = "management.azure.com"
@@ -214,24 +212,3 @@ def test_lists_come_in_pages(arm: Arm, group: str) -> None:
         seen += [item["name"] for item in page["value"]]
         path = (page["nextLink"] or "").removeprefix(f"https://{MANAGEMENT}")
     assert len(seen) == len(set(seen)) >= 3
-
-
-def test_policies_where_rbac_is_asked(tmp_path: Path) -> None:
-    """What lets the quickstart of 2020 run as it is with an az that asks for role-based access."""
-    with harness.dev_server(tmp_path / "data", options=("--policies-where-rbac-is-asked",)) as dev:
-        arm = Arm(dev, dev.place())
-        path, policies = arm.path("claviger", unique("kv-")), "/accessPolicies/add"
-        body = {"location": "eastus", "properties": arm.properties(enableRbacAuthorization=True)}
-        made = arm.call("PUT", path, body, "2026-02-01")
-        assert made.status in (200, 201), made
-        assert arm.call("GET", path).json["properties"]["enableRbacAuthorization"] is False
-        entry = {"tenantId": arm.place.tenant, "objectId": arm.oid, "permissions": {"secrets": ["set"]}}
-        changed = arm.call("PUT", path + policies, {"properties": {"accessPolicies": [entry]}})
-        assert changed.status in (200, 201), changed
-        vault = path.rsplit("/", 1)[1]
-        assert arm.place.call("PUT", "/secrets/s", {"value": "v"}, vault=vault).status == 200
-        assert arm.place.call("GET", "/secrets/s", vault=vault).status == 403
-        # Of a vault that is there, it is for its owner to say.
-        patch = {"properties": {"enableRbacAuthorization": True}}
-        assert arm.call("PATCH", path, patch).status == 200
-        assert arm.call("GET", path).json["properties"]["enableRbacAuthorization"] is True

@@ -125,11 +125,19 @@ pub enum AdminCommand {
     Directory(DirectoryCommand),
 }
 
-/// Tenants of a world: they are read one by one where a sign-in names one.
-const TENANTS_MAX: usize = 100;
-
 /// Ids that are drawn for a tenant until one is behind the first's: two or three.
 const DRAWS_MAX: usize = 100_000;
+
+/// An id behind `first`: tenants are kept in the order of their ids, and the first one has to stay the first.
+fn drawn_behind(first: Id128, mut draw: impl FnMut() -> Result<Id128, ServiceError>) -> Result<Id128, ServiceError> {
+    for _ in 0..DRAWS_MAX {
+        let id = draw()?;
+        if id > first {
+            return Ok(id);
+        }
+    }
+    Err(ServiceError::Internal)
+}
 
 impl Service {
     async fn system(&self, command: Command, blobs: Vec<Vec<u8>>) -> Result<(), ServiceError> {
@@ -230,32 +238,22 @@ impl Service {
         let bad = ServiceError::BadParameter;
         let display_name = directory::display_name(display_name).map_err(bad)?;
         let domain = directory::domain(domain).map_err(bad)?;
-        let known = self.node.view(|view| read::tenants(view))?;
-        if known.iter().any(|tenant| tenant.domain.eq_ignore_ascii_case(&domain)) {
-            return Err(bad(format!("a tenant with the domain `{domain}` exists already")));
-        }
-        if known.len() >= TENANTS_MAX {
-            return Err(bad(format!("there are {TENANTS_MAX} tenants already")));
-        }
-        let first = known.first().ok_or_else(|| bad("the world is not set up yet".into()))?.tenant;
+        let first = self.node.view(|view| read::tenants(view))?.first().map(|first| first.tenant);
+        let first = first.ok_or_else(|| bad("the world is not set up yet".into()))?;
         let mut made = Self::plan(&[])?;
         let id = |text: &str| Id128::parse_guid(text).map_err(|_| ServiceError::Internal);
         let (subscription, app, oid) = (id(&made.subscription_id)?, id(&made.client_id)?, id(&made.object_id)?);
-        // They are kept in the order of their ids, and the first one stays the first.
-        let mut tenant = id(&made.tenant_id)?;
-        for _ in 0..DRAWS_MAX {
-            if tenant > first {
-                break;
-            }
-            tenant = fresh_id()?;
-        }
-        if tenant <= first {
-            return Err(ServiceError::Internal);
-        }
+        let tenant = drawn_behind(first, || Ok(fresh_id()?))?;
         made.tenant_id = tenant.guid();
         let application = format!("{display_name} first app");
-        let put = PutTenant { tenant, domain, display_name: display_name.clone() };
-        self.system(Command::PutTenant(put), Vec::new()).await?;
+        let put = PutTenant { tenant, domain: domain.clone(), display_name: display_name.clone() };
+        match self.propose(Actor::System, &Command::PutTenant(put), Vec::new()).await? {
+            Outcome::Refused(Refusal::PrincipalExists) => {
+                return Err(bad(format!("a tenant with the domain `{domain}` exists already")));
+            }
+            Outcome::Refused(Refusal::TooMany) => return Err(bad("there are as many tenants as there may be".into())),
+            _ => {}
+        }
         let put = PutSubscription { subscription, tenant, display_name };
         self.system(Command::PutSubscription(put), Vec::new()).await?;
         self.put_application(tenant, app, oid, &application, &made.client_secret).await?;
@@ -482,5 +480,18 @@ impl Service {
             }
         };
         answer.map_err(|e| e.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_is_never_before_the_first() {
+        let id = |byte| Id128([byte; 16]);
+        let mut drawn = [id(1), id(5), id(7), id(9)].into_iter();
+        assert_eq!(drawn_behind(id(5), || Ok(drawn.next().unwrap())).unwrap(), id(7));
+        assert!(drawn_behind(id(5), || Ok(id(5))).is_err());
     }
 }

@@ -16,6 +16,7 @@ mod lease;
 mod network;
 mod node;
 pub mod peer;
+mod purge;
 #[cfg(all(test, feature = "sim"))]
 mod sim;
 mod status;

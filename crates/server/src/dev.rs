@@ -9,13 +9,13 @@ use crate::harden::{self, DirLock};
 use crate::pki::{self, Authority, Usage};
 use crate::serve::{authorities, listen, open_storage, self_test, server_tls, start_timers, stop_signal};
 use crate::world::{self, Protection, Unseal, World};
-use crate::{config, connect_proxy, exec};
+use crate::{connect_proxy, exec, issuers};
 use anyhow::{bail, ensure, Context, Result};
 use claviger_api::domain::Cloud;
 use claviger_api::sealing::Sealer;
 use claviger_api::{
     fresh_id, serve, serve_admin, serve_managed_identities, Assigned, Clock, ManagedIdentities, ServeConfig, Service,
-    ServiceConfig, TrustedIssuer, Welcome,
+    ServiceConfig, Welcome,
 };
 use claviger_crypto::provider::default_provider;
 use claviger_node::{Node, NodeConfig, Peers};
@@ -223,7 +223,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     let managed = args.managed_identity.then(|| listen(loopback(0), "managed identities")).transpose()?;
     let managed_address = managed.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
     let issuers = match &args.issuers {
-        Some(path) => issuers(path)?,
+        Some(path) => issuers::from_file(path)?,
         None => Vec::new(),
     };
 
@@ -328,24 +328,6 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
         managed.await.ok();
     }
     result
-}
-
-/// The issuers of a file: `[[issuers]]`, with the members that `claviger config default` documents.
-fn issuers(path: &Path) -> Result<Vec<TrustedIssuer>> {
-    let what = || format!("cannot use `{}`", path.display());
-    let text = std::fs::read_to_string(path).with_context(what)?;
-    let file: IssuersFile = toml::from_str(&text).with_context(what)?;
-    let base = path.parent().unwrap_or(Path::new("."));
-    let (found, problems) = config::issuers(&file.issuers, base);
-    let lines: Vec<String> = problems.iter().map(|(at, message)| format!("  issuers{at}: {message}")).collect();
-    ensure!(lines.is_empty(), "`{}` has {} problem(s):\n{}", path.display(), lines.len(), lines.join("\n"));
-    Ok(found)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct IssuersFile {
-    issuers: Vec<toml::Table>,
 }
 
 fn service_error(error: claviger_api::error::ServiceError) -> anyhow::Error {

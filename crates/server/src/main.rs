@@ -10,6 +10,7 @@ mod dev;
 mod exec;
 mod harden;
 mod identity;
+mod issuers;
 mod logging;
 mod pki;
 mod serve;

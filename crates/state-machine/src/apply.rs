@@ -39,6 +39,9 @@ const CLIENT_RETRY_MS: u64 = 60_000;
 /// Vaults with a read mode of their own: every node keeps all of them in memory.
 const VAULT_READS_MAX: usize = 1_000;
 
+/// Tenants of a world: they are looked through where a sign-in names one.
+const TENANTS_MAX: usize = 100;
+
 /// Outcomes forgotten per entry: more than one, so that the queue shrinks after a burst.
 const FORGET_PER_ENTRY: usize = 4;
 
@@ -321,6 +324,13 @@ impl<K: Kv> Apply<'_, K> {
     }
 
     fn put_tenant(&mut self, c: PutTenant) -> Step {
+        let others: Vec<_> = read::tenants(self.kv)?.into_iter().filter(|known| known.tenant != c.tenant).collect();
+        if others.iter().any(|known| known.domain.eq_ignore_ascii_case(&c.domain)) {
+            return refuse(Refusal::PrincipalExists);
+        }
+        if others.len() >= TENANTS_MAX {
+            return refuse(Refusal::TooMany);
+        }
         let tenant = Tenant { tenant: c.tenant, domain: c.domain, display_name: c.display_name };
         put(self.kv, Table::Identity, keys::tenant(c.tenant), &tenant)?;
         Ok(Outcome::Done)

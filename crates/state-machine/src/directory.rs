@@ -129,6 +129,9 @@ impl<K: Kv> Apply<'_, K> {
     }
 
     pub(crate) fn put_user(&mut self, c: PutUser) -> Step {
+        if read::user(self.kv, c.oid)?.is_some_and(|old| old.tenant != c.tenant) {
+            return refuse(Refusal::PrincipalNotFound);
+        }
         let user = User { tenant: c.tenant, oid: c.oid, upn: c.upn, display_name: c.display_name };
         put(self.kv, Table::Identity, keys::user(c.oid), &user)?;
         Ok(Outcome::Done)
@@ -228,6 +231,9 @@ impl<K: Kv> Apply<'_, K> {
     }
 
     pub(crate) fn put_group(&mut self, c: PutGroup) -> Step {
+        if read::group(self.kv, c.oid)?.is_some_and(|old| old.tenant != c.tenant) {
+            return refuse(Refusal::PrincipalNotFound);
+        }
         let group = Group { tenant: c.tenant, oid: c.oid, display_name: c.display_name };
         put(self.kv, Table::Identity, keys::directory_group(c.oid), &group)?;
         Ok(Outcome::Done)

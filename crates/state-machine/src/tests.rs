@@ -1023,6 +1023,36 @@ fn how_reads_are_made_is_the_operators_to_say() {
 }
 
 #[test]
+fn tenants_have_domains_and_principals_of_their_own() {
+    let mut w = World::new();
+    let tenant = |n: u64, domain: &str| {
+        let (domain, display_name) = (domain.to_owned(), "T".to_owned());
+        Command::PutTenant(PutTenant { tenant: id(n), domain, display_name })
+    };
+    assert_eq!(w.system(tenant(50, "one.test")), Outcome::Done);
+    assert_eq!(w.system(tenant(50, "one.test")), Outcome::Done, "the same again is no other one");
+    assert_eq!(w.system(tenant(51, "One.test")), Outcome::Refused(Refusal::PrincipalExists));
+    let known = read::tenants(&w.kv).unwrap().len() as u64;
+    for n in known..100 {
+        assert_eq!(w.system(tenant(100 + n, &format!("t{n}.test"))), Outcome::Done);
+    }
+    assert_eq!(w.system(tenant(300, "more.test")), Outcome::Refused(Refusal::TooMany));
+
+    let missing = Outcome::Refused(Refusal::PrincipalNotFound);
+    let group = |tenant| Command::PutGroup(PutGroup { tenant, oid: id(60), display_name: "G".into() });
+    assert_eq!(w.system(group(TENANT)), Outcome::Done);
+    assert_eq!(w.system(group(id(50))), missing);
+    let user = |tenant| {
+        let (upn, display_name) = ("u@a.test".into(), "U".into());
+        Command::PutUser(PutUser { tenant, oid: id(61), upn, display_name })
+    };
+    assert_eq!(w.system(user(TENANT)), Outcome::Done);
+    assert_eq!(w.system(user(id(50))), missing);
+    assert_eq!(read::group(&w.kv, id(60)).unwrap().unwrap().tenant, TENANT);
+    assert_eq!(read::user(&w.kv, id(61)).unwrap().unwrap().tenant, TENANT);
+}
+
+#[test]
 fn users_have_names_of_their_own_and_leave_nothing_behind() {
     let mut w = World::new();
     let exists = Outcome::Refused(Refusal::PrincipalExists);

@@ -1,13 +1,14 @@
 //! Tokens of other issuers: for applications with federated credentials, and for principals of their own. Keys at an
-//! address, and what happens when it does not answer, are in `tests/python/test_federation.py`.
+//! address, and what happens when it does not answer, are in `tests/python/test_issuers_bad_days.py`.
 
+use super::{fresh, jwk};
 use crate::issuers::{external_object_id, KeySource, Mapping, TrustedIssuer};
 use crate::service::fresh_id;
 use crate::testing::World;
 use crate::wire::b64;
 use actix_web::http::Method;
-use claviger_crypto::provider::{default_provider, LoadedKey};
-use claviger_types::alg::{Curve, KeySpec, PublicKey, SignAlg};
+use claviger_crypto::provider::LoadedKey;
+use claviger_types::alg::{Curve, KeySpec, SignAlg};
 use claviger_types::command::{
     AddClientSecret, ClientSecret, Command, DeleteFederatedCredential, FederatedCredential, PutFederatedCredential,
     SetPolicies,
@@ -24,21 +25,6 @@ const ISSUER: &str = "https://issuer.test";
 const OTHER: &str = "https://other.test/";
 const SUBJECT: &str = "system:serviceaccount:a:b";
 const EXCHANGE: &str = "api://AzureADTokenExchange";
-
-fn fresh(spec: KeySpec) -> Arc<dyn LoadedKey> {
-    let made = default_provider().generate(spec).unwrap();
-    default_provider().load(spec, &made.private).unwrap()
-}
-
-fn jwk(key: &PublicKey, more: Value) -> Value {
-    let mut jwk = match key {
-        PublicKey::Rsa { n, e } => json!({"kty": "RSA", "n": b64(n), "e": b64(e)}),
-        PublicKey::Ec { curve, x, y } => json!({"kty": "EC", "crv": curve.as_str(), "x": b64(x), "y": b64(y)}),
-        PublicKey::Oct { .. } => unreachable!("issuers have none"),
-    };
-    jwk.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    jwk
-}
 
 fn first(header: &Value, claims: &Value) -> String {
     format!("{}.{}", b64(header.to_string().as_bytes()), b64(claims.to_string().as_bytes()))

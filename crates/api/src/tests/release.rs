@@ -1,6 +1,6 @@
 //! Secure key release (contract 10.6), with authorities and an environment of the test's own.
 
-use super::World;
+use super::{fresh, jwk, World};
 use crate::attestation::Authority;
 use crate::wire::{b64, decode_b64};
 use claviger_crypto::byok;
@@ -13,23 +13,6 @@ use std::sync::Arc;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 const AUTHORITY: &str = "https://attest.test";
-
-fn fresh(spec: KeySpec) -> Arc<dyn LoadedKey> {
-    let made = default_provider().generate(spec).unwrap();
-    default_provider().load(spec, &made.private).unwrap()
-}
-
-fn jwk(key: &PublicKey, more: Value) -> Value {
-    let mut jwk = match key {
-        PublicKey::Rsa { n, e } => json!({"kty": "RSA", "n": b64(n), "e": b64(e)}),
-        PublicKey::Ec { curve, x, y } => json!({"kty": "EC", "crv": curve.as_str(), "x": b64(x), "y": b64(y)}),
-        PublicKey::Oct { .. } => json!({"kty": "oct"}),
-    };
-    for (name, value) in more.as_object().unwrap() {
-        jwk[name] = value.clone();
-    }
-    jwk
-}
 
 fn sign(key: &dyn LoadedKey, header: Value, claims: &Value) -> String {
     let signed = format!("{}.{}", b64(header.to_string().as_bytes()), b64(claims.to_string().as_bytes()));
