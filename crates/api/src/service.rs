@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
 
 /// Settings of the service that are not the cluster's.
 #[derive(Debug, Clone)]
@@ -190,8 +191,11 @@ pub fn fresh_id() -> Result<Id128, claviger_crypto::CryptoError> {
     Ok(Id128::from_random(random::bytes()?))
 }
 
-/// A random client secret.
+/// A random client secret or password: 239 bits in 40 characters, like those that clients know. It starts with a letter,
+/// for people hand it to programs as an argument, and one that starts with `-` would be read as an option.
 pub(crate) fn fresh_secret() -> Result<String, ServiceError> {
-    // 30 bytes: 240 bits, 40 characters like those that clients know.
-    Ok(crate::wire::b64(&random::bytes::<30>()?))
+    let mut drawn = Zeroizing::new(random::bytes::<30>()?);
+    // The first of the characters stands for the upper six bits: below 32 are A to Z and a to f.
+    drawn[0] &= 0x7f;
+    Ok(crate::wire::b64(&*drawn))
 }

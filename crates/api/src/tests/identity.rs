@@ -97,3 +97,13 @@ async fn a_policy_may_name_user_and_application_together() {
     assert_eq!(world.status(&world.token(through)).await.0, 403);
     world.stop().await;
 }
+
+/// `az login -p -77H…` is an error of az: what starts with a dash is an option to every program.
+#[test]
+fn no_secret_that_is_drawn_looks_like_an_option() {
+    for _ in 0..1000 {
+        let secret = crate::service::fresh_secret().unwrap();
+        assert_eq!(secret.len(), 40);
+        assert!(secret.starts_with(|first: char| first.is_ascii_alphabetic()), "{secret}");
+    }
+}
