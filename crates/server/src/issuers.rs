@@ -1,5 +1,5 @@
 //! Other issuers of tokens, as operators name them: `[[identity.issuers]]` of a node, and the file of `claviger dev`. What
-//! a table may say is documented where the rest of the configuration is (`config.rs`).
+//! a table may say is documented where the rest of the configuration is (`config/fields.rs`).
 
 use crate::config::{shown, text};
 use anyhow::{ensure, Context, Result};
