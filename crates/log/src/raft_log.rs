@@ -13,6 +13,7 @@ use claviger_lease::Fence;
 use claviger_state_machine::{touches, ConflictKey};
 use claviger_types::codec;
 use claviger_types::command::{Command, Entry};
+use claviger_types::name::Id128;
 use futures::{stream, Stream};
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -35,6 +36,7 @@ type Db = DBWithThreadMode<MultiThreaded>;
 const LOG: &str = "log";
 const VOTE: &[u8] = b"vote";
 const PURGED: &[u8] = b"purged";
+const DISK: &[u8] = b"disk";
 
 /// Preallocated write-ahead files are reused: a sync of one need not change the file's size (measured: 127 us against 190).
 const WAL_FILES_KEPT: usize = 4;
@@ -149,6 +151,17 @@ impl RaftLog {
     /// Which parts of the state the newest entries touch.
     pub fn fence(&self) -> Arc<Fence> {
         self.appended.fence()
+    }
+
+    /// What tells this log from any other that the same node may have had: `fresh`, the first time that it is asked.
+    pub fn disk(&self, fresh: Id128) -> io::Result<Id128> {
+        let disk = &self.inner.disk;
+        if let Some(known) = disk.get(DISK)? {
+            return Ok(known);
+        }
+        disk.db.put(DISK, codec::to_versioned(RAFT_FORMAT, &fresh).map_err(other)?).map_err(other)?;
+        disk.sync()?;
+        Ok(fresh)
     }
 
     /// For how long the sync that is under way has been: a disk that hangs answers nothing, not even an error.

@@ -441,6 +441,11 @@ impl StateStore {
         Ok(self.view(bookkeeping)?.0)
     }
 
+    /// Whether a node belongs to the cluster, as far as is applied here.
+    pub fn has_member(&self, node: u64) -> io::Result<bool> {
+        Ok(self.view(bookkeeping)?.1.membership().get_node(&node).is_some())
+    }
+
     /// Where the newest snapshot ends.
     pub(crate) fn snapshot_log_id(&self) -> io::Result<Option<LogId>> {
         Ok(self.inner.newest_snapshot()?.and_then(|(meta, _)| meta.last_log_id))

@@ -8,6 +8,7 @@
 //! anywhere in the cluster; a retry inside the cluster repeats the entry's request id, so it can never act twice.
 
 mod clock;
+mod disks;
 mod divergence;
 mod error;
 mod gate;

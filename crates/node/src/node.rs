@@ -1,6 +1,7 @@
 //! One replica, as the rest of the service sees it.
 
 use crate::clock::boottime;
+use crate::disks::Disks;
 use crate::error::{NodeError, StartError};
 use crate::gate::{self, ReadAt, ReadGate};
 use crate::hooks::{self, stopped, write_error, WriteStage};
@@ -12,7 +13,7 @@ use crate::status::{LeaseStatus, MemberStatus, Role, Status};
 use claviger_lease::{LeaseAck, LeaseMessage};
 use claviger_log::{check_order, Member, RaftLog, StateMachine, StateStore, TypeConfig, View, CHECK_EVERY};
 use claviger_state_machine::read;
-use claviger_types::command::Entry;
+use claviger_types::command::{Actor, Command, Entry, NoteDisk};
 use claviger_types::name::Id128;
 use claviger_types::outcome::Outcome;
 use openraft::async_runtime::WatchReceiver;
@@ -62,6 +63,12 @@ const RESIGN: Duration = Duration::from_millis(50);
 /// How long a snapshot may take that erasure waits for.
 const ERASE_SNAPSHOT: Duration = Duration::from_secs(600);
 
+/// How long a node that joins may take to answer.
+const GREET: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether the disks of all members are written down.
+const NOTE_LOOK: Duration = Duration::from_millis(1_000);
+
 /// How often it is looked whether entries behind a snapshot can go.
 const PURGE_LOOK: Duration = Duration::from_millis(500);
 
@@ -101,6 +108,8 @@ pub struct Emergency {
 pub struct Storage {
     log: RaftLog,
     state: StateStore,
+    /// See [`RaftLog::disk`].
+    disk: Id128,
     /// Why this state must not be served any more, if that is so.
     quarantine: PathBuf,
 }
@@ -111,6 +120,7 @@ impl Storage {
         let log = RaftLog::open(&dir.join("raft"))?;
         let state = StateStore::open(&dir.join("state"))?;
         check_order(&log, &state)?;
+        let disk = log.disk(fresh_id()?)?;
         state.tell(log.fence());
         let quarantine = dir.join("QUARANTINE");
         match std::fs::read_to_string(&quarantine) {
@@ -118,7 +128,7 @@ impl Storage {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        Ok(Self { log, state, quarantine })
+        Ok(Self { log, state, disk, quarantine })
     }
 
     /// The state tables.
@@ -140,6 +150,7 @@ struct Inner {
     raft: Raft,
     state: StateStore,
     peers: Peers,
+    disks: Arc<Disks>,
     gate: ReadGate,
     lease: Lease,
     leasing: tokio::task::AbortHandle,
@@ -152,12 +163,14 @@ struct Inner {
 impl Node {
     /// Starts the replica: recovers what is on disk and takes part from then on.
     pub async fn start(config: NodeConfig, storage: Storage, peers: Peers) -> Result<Self, StartError> {
-        let Storage { log, state, quarantine } = storage;
+        let Storage { log, state, disk, quarantine } = storage;
         state.check_in_background(CHECK_EVERY)?;
         let raft_config = raft_config(&config)?;
         if boottime() == 0 {
             return Err(StartError::Config("the system has no clock that counts while it sleeps".into()));
         }
+        let disks = Arc::new(Disks::new(disk, state.clone()));
+        peers.introduce(disks.clone());
         let lease = Lease::new(ground(config.id, &log, &state));
         let disk = log.clone();
         let raft = Raft::new(
@@ -179,6 +192,7 @@ impl Node {
             raft,
             state,
             peers,
+            disks,
             gate,
             lease,
             leasing,
@@ -190,6 +204,7 @@ impl Node {
         let node = Self { inner: Arc::new(inner) };
         tokio::spawn(leave_stuck_disk(Arc::downgrade(&node.inner), disk));
         tokio::spawn(purge_log(Arc::downgrade(&node.inner)));
+        tokio::spawn(keep_disks_noted(Arc::downgrade(&node.inner)));
         tokio::spawn(stop_serving(Arc::downgrade(&node.inner), quarantine));
         Ok(node)
     }
@@ -253,6 +268,10 @@ impl Node {
 
     pub(crate) fn hello_world(&self) -> Id128 {
         self.inner.config.world
+    }
+
+    pub(crate) fn disks(&self) -> &Disks {
+        &self.inner.disks
     }
 
     fn member(&self) -> Member {
@@ -499,8 +518,53 @@ impl Node {
             let nodes = BTreeMap::from([(id, member.clone())]);
             raft.change_membership(ChangeMembers::SetNodes(nodes), true).await.map_err(write_error)?;
         }
+        // It says which disk it has when it is called, and votes only after that is written down.
+        self.inner.peers.call(&member, Lane::Control, &Request::Status, GREET).await?;
+        let nodes: Vec<u64> = self.members().into_iter().filter(|known| *known != id).chain([id]).collect();
+        self.note_disks(&nodes).await.map_err(|error| PeerError::Refused(error.to_string()))?;
         hooks::join(raft, &self.inner.lease, id, member, is_new, JOIN).await?;
         tracing::info!(node = id, "node joined as a voter");
+        Ok(())
+    }
+
+    fn members(&self) -> Vec<u64> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().nodes().map(|(id, _)| *id).collect()
+    }
+
+    /// Writes down on which disks these nodes have their logs. Before the first time all of them must have said so: one of
+    /// an older release would not know the command, and stop.
+    async fn note_disks(&self, nodes: &[u64]) -> Result<(), NodeError> {
+        let disks = &self.inner.disks;
+        let disk_of = |node: u64| if node == self.id() { Some(disks.own()) } else { disks.seen(node) };
+        let mut noted = Vec::new();
+        for node in nodes {
+            noted.push(
+                self.view(|view| read::disk(view, *node)).map_err(|error| NodeError::Stopped(error.to_string()))?,
+            );
+        }
+        if noted.iter().all(Option::is_none) && nodes.iter().any(|node| disk_of(*node).is_none()) {
+            return Ok(());
+        }
+        for (node, noted) in nodes.iter().copied().zip(noted) {
+            let Some(disk) = disk_of(node) else { continue };
+            // A member's is never replaced: that is what it is for.
+            if disks.expected(node).is_some() || noted == Some(disk) {
+                continue;
+            }
+            let stopped = |error: io::Error| NodeError::Stopped(error.to_string());
+            let command = Command::NoteDisk(NoteDisk { node, disk });
+            let entry = Entry::new(
+                fresh_id().map_err(stopped)?,
+                Actor::System,
+                self.wall_ms().unwrap_or(0),
+                &command,
+                Vec::new(),
+            );
+            self.propose(&entry.map_err(|error| NodeError::Refused(error.to_string()))?).await?;
+            tracing::info!(node, "the disk of a node is written down");
+        }
         Ok(())
     }
 
@@ -509,7 +573,7 @@ impl Node {
         if id == self.id() {
             return Ok(());
         }
-        match self.inner.peers.call(member, Lane::Control, &Request::Status, Duration::from_secs(2)).await? {
+        match self.inner.peers.call(member, Lane::Control, &Request::Status, GREET).await? {
             Reply::Status(status) if status.last_index == 0 => Err(PeerError::Refused(format!(
                 "node {id} is a voter, but its disk is empty: remove it first, then join it again"
             ))),
@@ -667,7 +731,7 @@ impl Node {
                 })
                 .collect(),
             stopped: metrics.running_state.err().map(|fatal| fatal.to_string()),
-            fault: self.inner.state.fault().borrow().clone(),
+            fault: self.inner.state.fault().borrow().clone().or_else(|| self.inner.disks.turned_away()),
         }
     }
 }
@@ -692,6 +756,23 @@ async fn stop_serving(node: Weak<Inner>, quarantine: PathBuf) {
         drop(node);
         // Another node may have given up, or be down, and this one have been elected again.
         tokio::time::sleep(STUCK).await;
+    }
+}
+
+/// Writes down which disks the members have, where that is not in the log yet.
+async fn keep_disks_noted(node: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(NOTE_LOOK).await;
+        let Some(inner) = node.upgrade() else { return };
+        let node = Node { inner };
+        let members = node.members();
+        // Nobody can take the place of the only one.
+        if !node.is_leader() || members.len() < 2 {
+            continue;
+        }
+        if let Err(error) = node.note_disks(&members).await {
+            tracing::debug!(%error, "the disks of the members were not written down");
+        }
     }
 }
 
@@ -750,6 +831,16 @@ async fn unless_replaced(
         biased;
         answer = answer => answer,
         () = replaced => Err(PeerError::NoAnswer("another node leads now".into())),
+    }
+}
+
+/// An id that nothing else has. Not a secret.
+fn fresh_id() -> io::Result<Id128> {
+    let mut bytes = [0; 16];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())? {
+        16 => Ok(Id128::from_random(bytes)),
+        // The kernel gives sixteen bytes or none.
+        short => Err(io::Error::other(format!("{short} random bytes"))),
     }
 }
 

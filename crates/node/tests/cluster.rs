@@ -344,7 +344,7 @@ async fn members_come_and_go() {
     cluster.start(follower, &address).await;
     let member = Member { peer: address.clone(), name: format!("node{follower}") };
     let join = AdminRequest::Join { id: follower, member };
-    refused(cluster.node(leader).admin(join.clone()).await, "disk is empty");
+    refused(cluster.node(leader).admin(join.clone()).await, "not on the disk");
     cluster.node(leader).admin(AdminRequest::Remove { id: follower }).await.unwrap();
     cluster.node(leader).admin(join).await.unwrap();
     let version = put(cluster.node(follower), "s").await;
@@ -352,6 +352,43 @@ async fn members_come_and_go() {
 
     cluster.node(leader).admin(AdminRequest::TransferLeader { to: follower }).await.unwrap();
     assert_eq!(cluster.leader().await, follower);
+}
+
+/// With its log it has lost its votes, and entries that it acknowledged: neither may be asked of it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_that_lost_its_log_elects_nobody() {
+    let mut cluster = Cluster::new().await;
+    let leader = cluster.leader().await;
+    let (lost, other) = match leader {
+        1 => (2, 3),
+        2 => (1, 3),
+        _ => (1, 2),
+    };
+    let version = put(cluster.node(leader), "s").await;
+    let at = cluster.stop(lost).await;
+    let leader_at = cluster.stop(leader).await;
+    let path = cluster.path(lost);
+    until("the files to be closed", || async { Storage::open(&path).ok() }).await;
+    std::fs::remove_dir_all(&path).unwrap();
+    cluster.start(lost, &at).await;
+    // The one that is left stands for election, and asks it.
+    let fault = until("it to be turned away", || async { cluster.node(lost).status().fault }).await;
+    assert!(fault.contains(&format!("the log of node {lost} is not on the disk")), "{fault}");
+    assert_eq!((cluster.node(lost).status().term, cluster.node(lost).status().last_index), (0, 0));
+    assert!(!cluster.node(other).is_leader());
+
+    // With the disk that is known there is a majority again, and the other one stays out until it is replaced.
+    cluster.start(leader, &leader_at).await;
+    cluster.node(other).gate().check().await.unwrap();
+    assert_eq!(newest(cluster.node(other), "s").await.map(|v| v.version), Some(version));
+    let version = put(cluster.node(other), "s").await;
+    assert_eq!(cluster.node(lost).status().last_index, 0);
+    let leads = cluster.leader().await;
+    let new = Replica::start(&cluster.authority, &cluster.path(4), 4, None, WORLD).await;
+    let join = AdminRequest::Join { id: 4, member: new.member() };
+    cluster.node(leads).admin(join).await.unwrap();
+    cluster.node(leads).admin(AdminRequest::Remove { id: lost }).await.unwrap();
+    assert_eq!(newest(&new.node, "s").await.map(|v| v.version), Some(version));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -262,6 +262,11 @@ impl<K: Kv> Apply<'_, K> {
             Command::NoteEmergency(_) if entry.actor == Actor::System => Ok(Outcome::Done),
             Command::NoteEmergency(_) => refuse(Refusal::Forbidden),
             Command::SetVaultReads(c) => self.set_vault_reads(c, &entry.actor),
+            Command::NoteDisk(c) if entry.actor == Actor::System => {
+                put(self.kv, Table::Meta, keys::disk(c.node), &c.disk)?;
+                Ok(Outcome::Done)
+            }
+            Command::NoteDisk(_) => refuse(Refusal::Forbidden),
         }
     }
 

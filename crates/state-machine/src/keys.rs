@@ -12,6 +12,11 @@ pub(crate) const PURGED: &[u8] = b"purged";
 /// How reads are made. Public: whoever applies watches it.
 pub const READS: &[u8] = b"reads";
 
+/// The disk of a node.
+pub(crate) fn disk(node: u64) -> Vec<u8> {
+    [&b"disk/"[..], &node.to_be_bytes()].concat()
+}
+
 /// (vault, kind): the prefix of all of a vault's objects of a kind.
 pub(crate) fn collection(vault: Id128, kind: Kind) -> Vec<u8> {
     let mut key = vault.0.to_vec();

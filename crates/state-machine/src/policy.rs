@@ -125,7 +125,9 @@ pub fn required_permission(command: &Command) -> Required<'_> {
             Required::Define(vec![c.scope.clone()], "Microsoft.Authorization/roleDefinitions/delete", c.id)
         }
         // Operators' commands: no token can carry them.
-        Command::SetReads(_) | Command::SetVaultReads(_) | Command::NoteEmergency(_) => Required::Nothing,
+        Command::SetReads(_) | Command::SetVaultReads(_) | Command::NoteEmergency(_) | Command::NoteDisk(_) => {
+            Required::Nothing
+        }
         Command::PutApplication(c) => Required::Directory(c.tenant),
         Command::AddClientSecret(c) => Required::Directory(c.tenant),
         Command::RemoveClientSecret(c) => Required::Directory(c.tenant),

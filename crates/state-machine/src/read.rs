@@ -43,6 +43,11 @@ pub fn reads(kv: &impl Read) -> Result<Option<Reads>> {
     row(kv, Table::Meta, keys::READS)
 }
 
+/// The disk on which a node keeps its log, where that is known.
+pub fn disk(kv: &impl Read, node: u64) -> Result<Option<Id128>> {
+    row(kv, Table::Meta, &keys::disk(node))
+}
+
 /// Head of the audit chain.
 pub fn chain(kv: &impl Read) -> Result<[u8; 32]> {
     Ok(row(kv, Table::Meta, keys::CHAIN)?.unwrap_or([0; 32]))

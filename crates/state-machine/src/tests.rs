@@ -714,6 +714,7 @@ fn golden_bytes() {
         approve(1, id(20), 1_000_000_900),
         approve(2, id(20), 1_000_000_900),
         Command::TakeDevice(TakeDevice { code: [2; 32] }),
+        Command::NoteDisk(NoteDisk { node: 1, disk: id(9) }),
     ];
     let commands = [
         key,
@@ -998,6 +999,19 @@ fn a_client_that_repeats_its_request_gets_the_first_outcome() {
     let mut other = entry(90, alice(), world.now * 1_000, &Command::DeleteObject(object("s")), vec![vec![1]]);
     other.request_id = request;
     assert!(matches!(apply(&mut world.kv, 90, &other).unwrap(), Outcome::Deleted(..)), "another command");
+}
+
+#[test]
+fn a_node_has_one_disk_at_a_time() {
+    let mut world = World::new();
+    let note = |node, disk| Command::NoteDisk(NoteDisk { node, disk });
+    assert_eq!(read::disk(&world.kv, 1).unwrap(), None);
+    assert_eq!(world.by(alice(), note(1, id(8))), Outcome::Refused(Refusal::Forbidden));
+    assert_eq!(read::disk(&world.kv, 1).unwrap(), None);
+    assert_eq!(world.system(note(1, id(8))), Outcome::Done);
+    assert_eq!(world.system(note(256, id(9))), Outcome::Done);
+    assert_eq!(world.system(note(1, id(10))), Outcome::Done);
+    assert_eq!([1, 2, 256].map(|node| read::disk(&world.kv, node).unwrap()), [Some(id(10)), None, Some(id(9))]);
 }
 
 #[test]

@@ -51,7 +51,8 @@ pub fn touches(command: &Command) -> Vec<ConflictKey> {
         | Command::PutRoleDefinition(_)
         | Command::DeleteRoleDefinition(_)
         | Command::SetReads(_)
-        | Command::SetVaultReads(_) => vec![ConflictKey::World],
+        | Command::SetVaultReads(_)
+        | Command::NoteDisk(_) => vec![ConflictKey::World],
         Command::UpdateVault(c) => vec![ConflictKey::Vault(c.vault)],
         Command::DeleteVault(c) | Command::RecoverVault(c) | Command::PurgeVault(c) => {
             vec![ConflictKey::World, ConflictKey::Vault(c.vault), ConflictKey::VaultAny(c.vault)]

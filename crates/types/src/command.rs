@@ -749,6 +749,16 @@ pub struct NoteEmergency {
     pub approver: String,
 }
 
+/// A node keeps its log and its votes on this disk. From then on it is not believed on another one, for as long as it is a
+/// member: a voter that lost its log could vote a second time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteDisk {
+    /// The node.
+    pub node: u64,
+    /// Drawn when its log was made.
+    pub disk: Id128,
+}
+
 macro_rules! commands {
     ($($(#[$meta:meta])* $variant:ident($body:ty) = $cmd:literal v $v:literal),+ $(,)?) => {
         /// Every command. The numbers are stored.
@@ -863,4 +873,6 @@ commands! {
     SetVaultReads(SetVaultReads) = 71 v 1,
     /// See [`NoteEmergency`].
     NoteEmergency(NoteEmergency) = 72 v 1,
+    /// See [`NoteDisk`].
+    NoteDisk(NoteDisk) = 73 v 1,
 }

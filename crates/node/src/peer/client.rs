@@ -1,15 +1,19 @@
 //! The calling side: one multiplexed connection per peer and lane.
 
 use super::tls::{server_name, Identity};
-use super::wire::{decode, encode, read_frame, write_frame, Hello, PeerError, Reply, Request, Welcome, PROTOCOL};
+use super::wire::{
+    decode, encode, read_frame, write_frame, Hello, Introduced, Introduction, PeerError, Reply, Request, Welcome,
+    INTRODUCES, INTRODUCTION, PROTOCOL,
+};
+use crate::disks::Disks;
 use claviger_log::Member;
 use claviger_types::name::Id128;
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt, BufReader, BufWriter};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -44,13 +48,31 @@ struct Inner {
     node: u64,
     name: String,
     identity: Option<Identity>,
+    /// Of a node; operators' commands have none.
+    disks: OnceLock<Arc<Disks>>,
     connections: Mutex<HashMap<(String, Lane), Arc<Connection>>>,
 }
 
 impl Peers {
     /// Calls as node `node` with its certificate; without one, every call is [`PeerError::Unreachable`].
     pub fn new(world: Id128, node: u64, name: String, identity: Option<Identity>) -> Self {
-        Self { inner: Arc::new(Inner { world, node, name, identity, connections: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                world,
+                node,
+                name,
+                identity,
+                disks: OnceLock::new(),
+                connections: Mutex::default(),
+            }),
+        }
+    }
+
+    /// From now on this node says on which disk it has its log, and looks at those of others; set once, before the first
+    /// call.
+    pub(crate) fn introduce(&self, disks: Arc<Disks>) {
+        // A second call would be a mistake of the wiring; the first one stays.
+        self.inner.disks.set(disks).ok();
     }
 
     /// Asks a peer and waits for its answer.
@@ -67,7 +89,7 @@ impl Peers {
         {
             let mut known = self.inner.connections.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(connection) = known.get(&key) {
-                if !connection.closed.load(Ordering::Acquire) {
+                if !connection.closed.load(Ordering::Acquire) && self.is_trusted(connection, lane) {
                     return Ok(connection.clone());
                 }
                 known.remove(&key);
@@ -81,20 +103,47 @@ impl Peers {
         Ok(connection)
     }
 
+    /// Whether a connection still leads to the disk that the node must have: that may have been written down since. Asked
+    /// where votes travel, which is not where throughput is.
+    fn is_trusted(&self, connection: &Connection, lane: Lane) -> bool {
+        let disks = self.inner.disks.get().filter(|_| lane == Lane::Control);
+        disks.is_none_or(|disks| disks.check(connection.node, connection.disk).is_ok())
+    }
+
+    /// Tells each other which disks there are; the called one's.
+    async fn exchange<S>(&self, stream: &mut S, node: u64) -> io::Result<Option<Id128>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Some(disks) = self.inner.disks.get() else { return Ok(None) };
+        let introduction = Introduction { disk: disks.own(), yours: disks.expected(node) };
+        write_frame(stream, INTRODUCTION, &encode(&introduction)?).await?;
+        stream.flush().await?;
+        let (_, answer) = read_frame(stream).await?;
+        let disk = decode::<Introduced>(&answer)?.map_err(io::Error::other)?;
+        disks.check(node, Some(disk)).map_err(io::Error::other)?;
+        Ok(Some(disk))
+    }
+
     async fn connect(&self, to: &Member) -> io::Result<Arc<Connection>> {
         let identity =
             self.inner.identity.as_ref().ok_or_else(|| io::Error::other("this node has no peer certificate"))?;
         let socket = TcpStream::connect(&to.peer).await?;
         super::set_up(&socket)?;
         let stream = identity.connector.connect(server_name(&to.name)?, socket).await?;
-        let (reader, writer) = tokio::io::split(stream);
-        let (mut reader, mut writer) = (BufReader::new(reader), BufWriter::new(writer));
+        let mut stream = BufStream::new(stream);
         let hello =
             Hello { protocol: PROTOCOL, world: self.inner.world, node: self.inner.node, name: self.inner.name.clone() };
-        write_frame(&mut writer, 0, &encode(&hello)?).await?;
-        writer.flush().await?;
-        let (_, answer) = read_frame(&mut reader).await?;
-        decode::<Welcome>(&answer)?.map_err(io::Error::other)?;
+        write_frame(&mut stream, 0, &encode(&hello)?).await?;
+        stream.flush().await?;
+        let (_, answer) = read_frame(&mut stream).await?;
+        let welcome = decode::<Welcome>(&answer)?.map_err(io::Error::other)?;
+        let node = welcome.node;
+        let disk = if welcome.protocol >= INTRODUCES { self.exchange(&mut stream, node).await? } else { None };
+        if let Some(disks) = self.inner.disks.get() {
+            disks.saw(node, disk);
+        }
+        let (mut reader, mut writer) = tokio::io::split(stream);
 
         let (send, mut queue) = mpsc::channel::<(u64, Vec<u8>)>(SEND_QUEUE);
         let connection = Arc::new(Connection {
@@ -102,6 +151,8 @@ impl Peers {
             next: AtomicU64::new(1),
             waiting: Mutex::default(),
             closed: AtomicBool::new(false),
+            node,
+            disk,
         });
         let for_reader = connection.clone();
         let read = tokio::spawn(async move {
@@ -141,6 +192,9 @@ struct Connection {
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Vec<u8>>>>,
     closed: AtomicBool,
+    /// Where it leads.
+    node: u64,
+    disk: Option<Id128>,
 }
 
 impl Connection {

@@ -1,7 +1,10 @@
 //! The answering side.
 
 use super::tls::Identity;
-use super::wire::{decode, encode, read_frame, write_frame, Hello, PeerError, Reply, Request, Welcome, PROTOCOL};
+use super::wire::{
+    decode, encode, read_frame, write_frame, Hello, Introduced, Introduction, PeerError, Reply, Request, Welcome,
+    INTRODUCES, INTRODUCTION, PROTOCOL,
+};
 use crate::node::Node;
 use std::io;
 use std::sync::Arc;
@@ -59,9 +62,9 @@ async fn connection(socket: TcpStream, identity: &Identity, node: Node) -> io::R
         write_frame(&mut writer, 0, &encode(&welcome)?).await?;
         writer.flush().await?;
         welcome.map_err(io::Error::other)?;
-        io::Result::Ok((reader, writer))
+        io::Result::Ok((reader, writer, hello.node))
     };
-    let (mut reader, mut writer) = timeout(GREETING, greet).await??;
+    let (mut reader, mut writer, caller) = timeout(GREETING, greet).await??;
     let (send, mut queue) = mpsc::channel::<(u64, Vec<u8>)>(REQUESTS_MAX);
     // The writer and every request end with the connection.
     let mut tasks = JoinSet::new();
@@ -78,6 +81,18 @@ async fn connection(socket: TcpStream, identity: &Identity, node: Node) -> io::R
     let places = Arc::new(Semaphore::new(REQUESTS_MAX));
     loop {
         let (id, message) = read_frame(&mut reader).await?;
+        if id == INTRODUCTION {
+            let answer = introduced(caller, &decode(&message)?, &node);
+            let refused = answer.is_err();
+            send.send((id, encode(&answer)?)).await.map_err(io::Error::other)?;
+            if refused {
+                // What was sent arrives first: the writer ends when this end of its queue is gone.
+                drop(send);
+                while tasks.join_next().await.is_some() {}
+                return Ok(());
+            }
+            continue;
+        }
         let request: Request = decode(&message)?;
         let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
         while tasks.try_join_next().is_some() {}
@@ -102,5 +117,13 @@ fn check(hello: &Hello, node: &Node) -> Welcome {
     if hello.world != own {
         return Err(format!("this node belongs to world {}, not {}", own.guid(), hello.world.guid()));
     }
-    Ok(Hello { protocol: PROTOCOL, world: own, node: node.id(), name: node.name().to_owned() })
+    Ok(Hello { protocol: INTRODUCES, world: own, node: node.id(), name: node.name().to_owned() })
+}
+
+/// Whether this node and the one that calls are still those that the cluster knows.
+fn introduced(caller: u64, introduction: &Introduction, node: &Node) -> Introduced {
+    let disks = node.disks();
+    disks.is_expected(node.id(), introduction.yours)?;
+    disks.check(caller, Some(introduction.disk))?;
+    Ok(disks.own())
 }

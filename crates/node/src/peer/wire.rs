@@ -18,8 +18,14 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Number of this form of the protocol.
+/// Number of this form of the protocol, which callers say.
 pub(super) const PROTOCOL: u16 = 1;
+
+/// Number that the called one says in its welcome from the release on that takes an [`Introduction`].
+pub(super) const INTRODUCES: u16 = 2;
+
+/// Frame of an introduction; requests are numbered from 1 on.
+pub(super) const INTRODUCTION: u64 = 0;
 
 /// Largest frame: a restore of an object with the most versions and the largest values is 17 MiB.
 pub(super) const FRAME_BYTES_MAX: usize = 48 * 1024 * 1024;
@@ -39,6 +45,19 @@ pub(super) struct Hello {
 
 /// First message of the server: its own greeting, or why it will not talk.
 pub(super) type Welcome = Result<Hello, String>;
+
+/// Second message of a node that calls one that says [`INTRODUCES`]; operators' commands, which are no node, leave it out.
+/// The answer is an [`Introduced`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Introduction {
+    /// The caller's disk.
+    pub(super) disk: Id128,
+    /// The disk that the called one must have, where the caller knows that.
+    pub(super) yours: Option<Id128>,
+}
+
+/// The called one's disk, or why the two must not talk.
+pub(super) type Introduced = Result<Id128, String>;
 
 /// What nodes ask of each other.
 #[derive(Debug, Serialize, Deserialize)]
