@@ -140,7 +140,7 @@ test("release refuses without an authority, and random bytes are for Managed HSM
   assert.equal(key.properties.exportable, true);
   assert.deepEqual(JSON.parse(Buffer.from(key.properties.releasePolicy.encodedPolicy)), policy);
   const { status, code, error } = await refusal(keys.releaseKey(key.name, "a.b.c"));
-  assert.deepEqual([status, code], [400, "BadParameter"]);
+  assert.deepEqual([status, code], [403, "Forbidden"]);
   assert.match(error.message, /no attestation authority/);
   assert.equal((await refusal(keys.getRandomBytes(8))).status, 400);
   assert.equal((await refusal(keys.getKeyAttestation(key.name))).status, 400);

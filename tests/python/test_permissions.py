@@ -192,6 +192,33 @@ def test_roles(world: World, role: str, operation: tuple[Any, ...]) -> None:
     assert f"Action: '{action}'" in refused.json["error"]["message"]
 
 
+def test_a_reader_of_an_asymmetric_key_may_do_what_its_public_half_can(world: World, role: str) -> None:
+    vault = world.vaults["roles"][0]
+    administrator = "00482a5a-887f-4fb3-b363-3b7fe8e74483"
+    owner = world.place.claims()["oid"]
+    definition = f"/subscriptions/{world.subscription}/providers/Microsoft.Authorization/roleDefinitions/{administrator}"
+    scope = world.vaults["roles"][1]
+    path = f"{scope}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
+    world.arm("PUT", path, {"properties": {"roleDefinitionId": definition, "principalId": owner}})
+    for name, key in (("public", {"kty": "RSA"}), ("curve", {"kty": "EC"}), ("secret", {"kty": "oct"})):
+        made = world.place.call("POST", f"/keys/{name}/create", key, vault=vault)
+        assert made.status == 200, made
+    define(world, role, ["Microsoft.KeyVault/vaults/keys/read"], [])
+
+    def call(name: str, operation: str, body: dict[str, Any]) -> Reply:
+        return world.place.call("POST", f"/keys/{name}/{operation}", body, vault=vault, token=world.token)
+
+    data = b64url(b"m" * 32)
+    assert call("public", "encrypt", {"alg": "RSA-OAEP-256", "value": data}).status == 200
+    assert call("public", "wrapkey", {"alg": "RSA-OAEP-256", "value": data}).status == 200
+    assert call("curve", "verify", {"alg": "ES256", "digest": data, "value": b64url(b"s" * 64)}).json == {"value": False}
+    assert forbidden(call("public", "decrypt", {"alg": "RSA-OAEP-256", "value": data}), "ForbiddenByRbac")
+    assert forbidden(call("public", "unwrapkey", {"alg": "RSA-OAEP-256", "value": data}), "ForbiddenByRbac")
+    assert forbidden(call("curve", "sign", {"alg": "ES256", "value": data}), "ForbiddenByRbac")
+    assert forbidden(call("secret", "encrypt", {"alg": "A128GCM", "value": data}), "ForbiddenByRbac")
+    assert forbidden(call("none", "encrypt", {"alg": "RSA-OAEP-256", "value": data}), "ForbiddenByRbac")
+
+
 def test_a_granted_answer_names_the_assignment(world: World, role: str) -> None:
     define(world, role, ["Microsoft.KeyVault/vaults/secrets/readMetadata/action"], [])
     reply = world.place.call("GET", "/secrets", vault=world.vaults["roles"][0], token=world.token)

@@ -450,6 +450,10 @@ def test_byok(keys: KeyClient, dev_place: Place, names: Callable[[], str]) -> No
     assert key.key_type == "RSA-HSM"
     assert local_public_key(key).public_numbers() == private.public_key().public_numbers()
     check_locally(key, "RS256", b"d" * 32, keys.get_cryptography_client(name).sign("RS256", b"d" * 32).signature)
+    # People write the id by hand.
+    for spelled in (exchange.id.replace("demo.", "Demo."), exchange.id.replace("/keys/", ":443/Keys/")):
+        reply = send({**blob, "header": {**blob["header"], "kid": spelled}}, names())
+        assert reply.status == 200, (spelled, reply)
 
     plain = keys.create_rsa_key(names(), hardware_protected=True)
     for bad in (

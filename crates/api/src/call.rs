@@ -2,6 +2,7 @@
 //! of the route's row and that the read gate was passed.
 
 use crate::error::{from_refusal, Caller, ServiceError};
+use crate::object::Object;
 use crate::route::Match;
 use crate::sealing::Label;
 use crate::service::{fresh_id, Service};
@@ -10,10 +11,12 @@ use crate::wire::Renderer;
 use claviger_node::Node;
 use claviger_node::View;
 use claviger_state_machine::records::Vault;
-use claviger_state_machine::{allowed as access, read, Access, ApplyError, Need};
-use claviger_types::command::Command;
+use claviger_state_machine::{allowed as access, read, Access, ApplyError, Need, Subject};
+use claviger_types::alg::PublicKey;
+use claviger_types::command::{Command, Content};
 use claviger_types::name::{Id128, Kind, ObjectName};
 use claviger_types::outcome::{Deletion, ObjectVersion, Outcome};
+use claviger_types::permission::{KeyPermission, Permission};
 use claviger_types::role::DATA_PREFIX;
 use serde::de::DeserializeOwned;
 use serde::Serialize;
@@ -69,6 +72,34 @@ impl Reply {
     }
 }
 
+/// Where roles decide, whoever may read an asymmetric key may do with it through the service what it can do by itself, having
+/// read it (contract section 14).
+fn as_reader(
+    view: &View<'_>,
+    vault: &Vault,
+    subject: &Subject<'_>,
+    matched: &Match,
+    need: Need<'_>,
+) -> Result<Access, ApplyError> {
+    let Some((kind, name)) = need.object else { return Ok(Access::Denied) };
+    let version = match matched.version.as_str() {
+        "" => None,
+        text => match Id128::parse_hex(text) {
+            Ok(version) => Some(version),
+            Err(_) => return Ok(Access::Denied),
+        },
+    };
+    let key = read::live(view, vault.id, kind, &name.folded(), version)?;
+    let Some(Content::Key { public, .. }) = key.map(|key| key.content) else { return Ok(Access::Denied) };
+    match public {
+        PublicKey::Rsa { .. } | PublicKey::Ec { .. } => {
+            let permission = Permission::Key(KeyPermission::Get);
+            access(view, vault, subject, Need { permission, action: permission.data_action(), ..need })
+        }
+        PublicKey::Oct { .. } => Ok(Access::Denied),
+    }
+}
+
 impl<'a> Call<'a> {
     /// Checks name and permission, in the contract's order (section 4).
     pub(crate) fn authorize(
@@ -95,7 +126,11 @@ impl<'a> Call<'a> {
         };
         let vault = render.vault;
         let (access, clock) = service.node().view(|view| {
-            let access = access(view, vault, &principal.subject(), need)?;
+            let subject = principal.subject();
+            let mut access = access(view, vault, &subject, need)?;
+            if !access.is_granted() && vault.settings.rbac && matched.op.is_public() {
+                access = as_reader(view, vault, &subject, matched, need)?;
+            }
             Ok::<_, ApplyError>((access, read::clock_ms(view)?))
         })?;
         let now = now_ms.max(clock) / 1000;
@@ -191,9 +226,10 @@ impl<'a> Call<'a> {
         ServiceError::NotFound { kind: self.kind(), id: self.idn() }
     }
 
-    /// The parsed body; an empty one is malformed.
+    /// The parsed body, which must be an object; an empty one is malformed.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, ServiceError> {
-        serde_json::from_slice(self.body).map_err(|_| ServiceError::MalformedBody)
+        let Object(body) = serde_json::from_slice(self.body).map_err(|_| ServiceError::MalformedBody)?;
+        Ok(body)
     }
 
     /// A query parameter, decoded.

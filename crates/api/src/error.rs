@@ -86,6 +86,8 @@ pub enum ServiceError {
     BadParameter(String),
     /// The digest has the wrong length.
     DigestLength {
+        /// The member that holds it.
+        member: &'static str,
         /// Length given.
         given: usize,
         /// The algorithm.
@@ -171,6 +173,8 @@ pub enum ServiceError {
     OperationNotPermitted(&'static str),
     /// The statement about the environment that a key is to be released to does not hold.
     AttestationFailed,
+    /// As before, for nobody is there whose word would be taken.
+    NoAttestationAuthority,
     /// The statement holds, but is not what the key's policy asks for.
     ReleaseRefused,
     /// The object is disabled.
@@ -324,9 +328,9 @@ impl ServiceError {
             E::InvalidName(name) => (400, bad, None, format!("The request URI contains an invalid name: {name}")),
             E::MalformedBody => (400, bad, None, "Property has invalid value\r\n".into()),
             E::BadParameter(text) => (400, bad, None, text.clone()),
-            E::DigestLength { given, alg, wanted } => {
+            E::DigestLength { member, given, alg, wanted } => {
                 let text = format!(
-                    "Invalid length of 'value': {given} bytes. {alg} requires {wanted} bytes, encoded with base64url."
+                    "Invalid length of '{member}': {given} bytes. {alg} requires {wanted} bytes, encoded with base64url."
                 );
                 (400, bad, None, text)
             }
@@ -385,6 +389,11 @@ impl ServiceError {
             }
             E::AttestationFailed => {
                 (403, forbidden, None, "Target environment attestation statement cannot be verified.".into())
+            }
+            E::NoAttestationAuthority => {
+                let text = "Target environment attestation statement cannot be verified: no attestation authority is \
+                            configured on this service.";
+                (403, forbidden, None, text.into())
             }
             E::ReleaseRefused => {
                 let text = "Target environment attestation statement does not satisfy the key release policy.";

@@ -27,19 +27,20 @@ use std::time::{Duration, Instant};
 /// Largest body but for restore: a secret of the largest size with every character escaped, and room for tags.
 const BODY_BYTES_MAX: usize = 512 * 1024;
 
-/// Largest body of a restore: 500 versions of the largest secret, in base64.
-const RESTORE_BYTES_MAX: usize = 24 * 1024 * 1024;
-
 /// Time for a client to send its body.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// Answers every request.
 pub(crate) async fn handle(request: HttpRequest, payload: web::Payload, service: web::Data<Service>) -> HttpResponse {
+    let host = request.headers().get("host").and_then(|host| host.to_str().ok()).unwrap_or("");
     let Ok(_place) = service.requests.try_acquire() else {
-        return error_response(&ServiceError::Throttled, None);
+        let mut response = error_response(&ServiceError::Throttled, None);
+        if let Some((origin, Plane::Vault(_))) = domain::resolve(&service.config.clouds, host) {
+            Exchange { request: &request, service: &service, origin }.add_headers(response.headers_mut());
+        }
+        return response;
     };
     let started = Instant::now();
-    let host = request.headers().get("host").and_then(|host| host.to_str().ok()).unwrap_or("");
     let (operation, response) = match domain::resolve(&service.config.clouds, host) {
         Some((origin, Plane::Vault(label))) => {
             let exchange = Exchange { request: &request, service: &service, origin };
@@ -245,7 +246,7 @@ impl Exchange<'_> {
         let matched = route::find(&self.method(), self.request.path()).map_err(plain)?;
         *operation = matched.op.name();
         let limit = match matched.op {
-            route::Op::KeyRestore | route::Op::SecretRestore => RESTORE_BYTES_MAX,
+            route::Op::KeyRestore | route::Op::SecretRestore => ops::backup::RESTORE_BYTES_MAX,
             _ => BODY_BYTES_MAX,
         };
         let body = read_body(payload, limit).await.map_err(plain)?;

@@ -26,6 +26,7 @@ mod keygen;
 mod managed;
 mod management;
 mod metrics;
+mod object;
 mod ops;
 mod pause;
 mod process;

@@ -105,6 +105,11 @@ impl Op {
         }
     }
 
+    /// Whether anybody can do it who has the public half of an asymmetric key.
+    pub fn is_public(self) -> bool {
+        matches!(self, Op::KeyEncrypt | Op::KeyWrap | Op::KeyVerify)
+    }
+
     /// The table's row.
     pub fn route(self) -> &'static Route {
         ROUTES.iter().find(|route| route.op == self).unwrap_or(&ROUTES[0])

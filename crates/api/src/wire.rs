@@ -77,6 +77,7 @@ pub(crate) struct ReleasePolicyJson {
     /// base64url of JSON.
     pub(crate) data: Option<String>,
     /// See the contract.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) immutable: Option<bool>,
 }
 
@@ -286,11 +287,14 @@ impl Renderer<'_> {
     }
 }
 
+/// What a release policy is when its maker did not say.
+const RELEASE_POLICY_TYPE: &str = "application/json; charset=utf-8";
+
 fn release_policy_out(policy: &ReleasePolicy) -> ReleasePolicyJson {
     ReleasePolicyJson {
-        content_type: policy.content_type.clone(),
+        content_type: Some(policy.content_type.clone().unwrap_or_else(|| RELEASE_POLICY_TYPE.to_owned())),
         data: Some(b64(&policy.data)),
-        immutable: Some(policy.immutable),
+        immutable: policy.immutable.then_some(true),
     }
 }
 

@@ -69,7 +69,8 @@ struct Inner {
     /// Index up to which entries may be in the tables already, never behind `applied`.
     applying: AtomicU64,
     /// Term of the last applied entry, never behind `applied`.
-    applied_term: AtomicU64,
+    /// Index and term of the last applied entry, which belong together.
+    applied_at: Mutex<(u64, u64)>,
     /// How reads are made, as of `applied`.
     reads: watch::Sender<Option<Arc<Reads>>>,
     /// Told before a snapshot replaces the state.
@@ -286,7 +287,7 @@ impl StateStore {
             db: Arc::new(RwLock::new(db)),
             applied: watch::Sender::new(0),
             applying: AtomicU64::new(0),
-            applied_term: AtomicU64::new(0),
+            applied_at: Mutex::default(),
             reads: watch::Sender::new(None),
             fence: OnceLock::new(),
             checkpoints: Checkpoints::new(),
@@ -330,9 +331,9 @@ impl StateStore {
         self.inner.applying.load(Ordering::SeqCst)
     }
 
-    /// Term of the last applied entry, or of a later one: read it after the index.
-    pub fn applied_term(&self) -> u64 {
-        self.inner.applied_term.load(Ordering::SeqCst)
+    /// Index and term of the last applied entry, both of the same one.
+    pub fn applied_at(&self) -> (u64, u64) {
+        *self.inner.applied_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How reads are made, and its changes; never older than the applied index says.
@@ -505,10 +506,10 @@ fn remove_if_there(dir: &Path) -> io::Result<()> {
 }
 
 impl Inner {
-    /// Makes known what is applied. The term first: who reads the index first has a term that is not older.
+    /// Makes known what is applied.
     fn announce(&self, applied: Option<&LogId>) {
         if let Some(id) = applied {
-            self.applied_term.store(id.committed_leader_id().term, Ordering::SeqCst);
+            *self.applied_at.lock().unwrap_or_else(PoisonError::into_inner) = (id.index, id.committed_leader_id().term);
         }
         self.applied.send_replace(applied.map_or(0, |id| id.index));
     }

@@ -59,8 +59,8 @@ pub(crate) struct Ground {
     pub(crate) applied: watch::Receiver<u64>,
     /// Index up to which entries may be in the state already, never behind `applied`.
     pub(crate) applying: Box<dyn Fn() -> u64 + Send + Sync>,
-    /// Term of that entry or of a later one; asked after the index.
-    pub(crate) applied_term: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Index and term of the last applied entry, both of the same one.
+    pub(crate) applied_at: Box<dyn Fn() -> (u64, u64) + Send + Sync>,
     /// Index of the newest membership entry that was appended, 0 when it is not newer than the start.
     pub(crate) membership_index: Box<dyn Fn() -> u64 + Send + Sync>,
     /// How reads are made.
@@ -347,9 +347,10 @@ impl Lease {
     fn refresh(&self, core: &mut Core, now: Nanos) {
         if let Some(leader) = &mut core.leader {
             core.served = now;
-            // In this order: the numbers must be as new as what is applied, or a freeze could be missed.
-            let applied = self.applied();
-            let term = (self.inner.ground.applied_term)();
+            // In this order: the numbers must be as new as what is applied, or a freeze could be missed. Index and term
+            // belong together: with the index of before, an office would think less needed than is; with the term of before,
+            // it would take entries of the next office for its own.
+            let (applied, term) = (self.inner.ground.applied_at)();
             let (current, longest) = self.timing();
             if leader.advance(&current, longest.as_ref(), applied, term, now) {
                 core.holder.heard_visible(leader.visible());
@@ -403,6 +404,8 @@ impl Lease {
         let core = &mut *core;
         let now = self.now();
         self.observe(core);
+        // What is applied by now may already be shown: whoever gets a lease must have it.
+        self.refresh(core, now);
         let reads = self.reads()?;
         let timing = params(&reads.timing);
         let applied = self.applied();
@@ -685,6 +688,7 @@ pub(crate) trait Transport: Clone + Send + Sync + 'static {
     /// Sends a message and waits for the answer; `None` when there is none in time.
     fn send(
         &self,
+        id: u64,
         to: &Member,
         message: LeaseMessage,
         limit: Duration,
@@ -737,7 +741,7 @@ async fn send(lease: Lease, transport: impl Transport, id: u64, member: Member) 
         let interval = lease.interval();
         if let Some(message) = lease.message(id) {
             visible.borrow_and_update();
-            let ack = transport.send(&member, message, interval * 5).await;
+            let ack = transport.send(id, &member, message, interval * 5).await;
             lease.answered(id, ack.as_ref());
             if ack.is_none() {
                 tokio::time::sleep(interval).await;

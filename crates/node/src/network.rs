@@ -79,7 +79,7 @@ fn other_kind<T>() -> Result<T, RPCError<TypeConfig>> {
 
 impl Client {
     async fn call(&self, lane: Lane, request: Request, limit: Duration) -> Result<Reply, RPCError<TypeConfig>> {
-        self.peers.call(&self.member, lane, &request, limit).await.map_err(rpc_error)
+        self.peers.call_node(self.target, &self.member, lane, &request, limit).await.map_err(rpc_error)
     }
 
     async fn send(

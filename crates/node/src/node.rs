@@ -241,9 +241,9 @@ impl Node {
     pub async fn agreed_ms(&self) -> Option<u64> {
         let own = self.wall_ms()?;
         let voters: Vec<u64> = self.inner.raft.voter_ids().collect();
-        let others = voters.iter().filter(|id| **id != self.id()).filter_map(|id| self.member_of(*id));
-        let asked = others.map(|member| async move {
-            let call = self.inner.peers.call(&member, Lane::Control, &Request::Status, CLOCKS).await;
+        let others = voters.iter().filter(|id| **id != self.id()).filter_map(|id| Some((*id, self.member_of(*id)?)));
+        let asked = others.map(|(id, member)| async move {
+            let call = self.inner.peers.call_node(id, &member, Lane::Control, &Request::Status, CLOCKS).await;
             match call {
                 Ok(Reply::Status(status)) if status.wall_ms > 0 => Some(status.wall_ms),
                 _ => None,
@@ -399,7 +399,7 @@ impl Node {
         // One attempt must not wait for a leader that has gone; the next one is recognized as a retry.
         let left = deadline.saturating_duration_since(Instant::now()).min(ATTEMPT);
         let request = Request::Propose(bytes);
-        let answer = self.inner.peers.call(to, Lane::Propose, &request, left);
+        let answer = self.inner.peers.call_node(id, to, Lane::Propose, &request, left);
         match unless_replaced(&self.inner.raft, id, answer).await? {
             Reply::Decided(decided) => Ok(*decided),
             Reply::Outcome(outcome) => Ok(Decided { outcome: *outcome, index: 0 }),
@@ -513,18 +513,32 @@ impl Node {
                 "node {id} is a voter at another address or under another name: remove it first"
             )));
         }
+        if let Some(other) = self.at_address(&member.peer).filter(|other| *other != id) {
+            return Err(PeerError::Refused(format!(
+                "node {other} is a member at `{}`: remove it first, or give node {id} an address of its own",
+                member.peer
+            )));
+        }
         let is_new = known.is_none();
         if known.is_some_and(|known| known != member) {
             let nodes = BTreeMap::from([(id, member.clone())]);
             raft.change_membership(ChangeMembers::SetNodes(nodes), true).await.map_err(write_error)?;
         }
         // It says which disk it has when it is called, and votes only after that is written down.
-        self.inner.peers.call(&member, Lane::Control, &Request::Status, GREET).await?;
+        self.inner.peers.call_node(id, &member, Lane::Control, &Request::Status, GREET).await?;
         let nodes: Vec<u64> = self.members().into_iter().filter(|known| *known != id).chain([id]).collect();
         self.note_disks(&nodes).await.map_err(|error| PeerError::Refused(error.to_string()))?;
         hooks::join(raft, &self.inner.lease, id, member, is_new, JOIN).await?;
         tracing::info!(node = id, "node joined as a voter");
         Ok(())
+    }
+
+    /// The member that is reached at an address.
+    fn at_address(&self, peer: &str) -> Option<u64> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let found = metrics.membership_config.membership().nodes().find(|(_, member)| member.peer == peer);
+        found.map(|(id, _)| *id)
     }
 
     fn members(&self) -> Vec<u64> {
@@ -573,7 +587,7 @@ impl Node {
         if id == self.id() {
             return Ok(());
         }
-        match self.inner.peers.call(member, Lane::Control, &Request::Status, GREET).await? {
+        match self.inner.peers.call_node(id, member, Lane::Control, &Request::Status, GREET).await? {
             Reply::Status(status) if status.last_index == 0 => Err(PeerError::Refused(format!(
                 "node {id} is a voter, but its disk is empty: remove it first, then join it again"
             ))),
@@ -635,8 +649,12 @@ impl Node {
     pub async fn resign(&self) {
         let ack = self.inner.lease.resign();
         let leader = self.inner.raft.metrics().borrow_watched().current_leader.filter(|id| *id != self.id());
-        if let Some(leader) = leader.and_then(|id| self.member_of(id)) {
-            let told = self.inner.peers.call(&leader, Lane::Control, &Request::GiveBack(self.id(), ack), RESIGN).await;
+        if let Some((id, leader)) = leader.and_then(|id| Some((id, self.member_of(id)?))) {
+            let told = self
+                .inner
+                .peers
+                .call_node(id, &leader, Lane::Control, &Request::GiveBack(self.id(), ack), RESIGN)
+                .await;
             if let Err(error) = told {
                 tracing::debug!(%error, "the leader waits for the end of this node's lease");
             }
@@ -856,7 +874,7 @@ fn random() -> u64 {
 
 /// What leases stand on in a real node.
 fn ground(id: u64, log: &RaftLog, state: &StateStore) -> Ground {
-    let (terms, runs, appended) = (state.clone(), state.clone(), log.clone());
+    let (stood, runs, appended) = (state.clone(), state.clone(), log.clone());
     let (newest, older, condemned) = (state.clone(), state.clone(), state.clone());
     Ground {
         id,
@@ -865,7 +883,7 @@ fn ground(id: u64, log: &RaftLog, state: &StateStore) -> Ground {
         fence: log.fence(),
         applied: state.applied(),
         applying: Box::new(move || runs.applying()),
-        applied_term: Box::new(move || terms.applied_term()),
+        applied_at: Box::new(move || stood.applied_at()),
         membership_index: Box::new(move || appended.membership_index()),
         reads: state.reads(),
         checkpoint: Box::new(move || newest.checkpoint()),
@@ -894,7 +912,7 @@ impl gate::Leader for Rounds {
         match leader {
             Some((id, _)) if id == self.id => hooks::read_at(&self.raft, &self.lease).await,
             Some((id, Some(member))) => {
-                let answer = self.peers.call(&member, Lane::Control, &Request::ReadAt, ROUND);
+                let answer = self.peers.call_node(id, &member, Lane::Control, &Request::ReadAt, ROUND);
                 match unless_replaced(&self.raft, id, answer).await? {
                     Reply::ReadAt { index, barrier } => Ok(ReadAt { index, barrier }),
                     _ => Err(PeerError::NoAnswer("an answer of another kind".into())),
@@ -906,8 +924,8 @@ impl gate::Leader for Rounds {
 }
 
 impl Transport for Peers {
-    async fn send(&self, to: &Member, message: LeaseMessage, limit: Duration) -> Option<LeaseAck> {
-        match self.call(to, Lane::Control, &Request::Lease(message), limit).await {
+    async fn send(&self, id: u64, to: &Member, message: LeaseMessage, limit: Duration) -> Option<LeaseAck> {
+        match self.call_node(id, to, Lane::Control, &Request::Lease(message), limit).await {
             Ok(Reply::Leased(ack)) => Some(ack),
             _ => None,
         }

@@ -2,7 +2,7 @@
 
 use claviger_log::CHECKPOINT_EVERY;
 use claviger_node::peer::{self, AdminRequest};
-use claviger_node::{Identity, Member, Node, NodeConfig, NodeError, Peers, Role, Storage};
+use claviger_node::{Identity, Member, Node, NodeConfig, NodeError, PeerError, Peers, Role, Storage};
 use claviger_state_machine::{read, ConflictKey, Table};
 use claviger_types::command::{
     Actor, Attributes, Command, Content, CreateVault, Entry, InitWorld, Origin, PutResourceGroup, PutVersion, SetReads,
@@ -15,9 +15,10 @@ use claviger_types::vault::VaultSettings;
 use std::future::Future;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 const WORLD: Id128 = Id128([9; 16]);
@@ -53,9 +54,21 @@ struct Replica {
 
 impl Replica {
     async fn start(authority: &Authority, dir: &Path, id: u64, address: Option<&str>, world: Id128) -> Self {
+        Self::start_as(authority, dir, id, id, address, world).await
+    }
+
+    /// With the name and the certificate of node `named`.
+    async fn start_as(
+        authority: &Authority,
+        dir: &Path,
+        id: u64,
+        named: u64,
+        address: Option<&str>,
+        world: Id128,
+    ) -> Self {
         let listener = TcpListener::bind(address.unwrap_or("127.0.0.1:0")).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let name = format!("node{id}");
+        let name = format!("node{named}");
         let identity = authority.identity(&name);
         let config = NodeConfig {
             id,
@@ -135,6 +148,11 @@ impl Cluster {
             assert_eq!(first.propose(&entry(fresh(), &command)).await.unwrap(), Outcome::Done);
         }
         cluster
+    }
+
+    /// Somebody who calls nodes.
+    fn peers(&self) -> Peers {
+        Peers::new(WORLD, 9, "node9".into(), Some(self.authority.identity("node9")))
     }
 
     fn path(&self, id: u64) -> std::path::PathBuf {
@@ -389,6 +407,84 @@ async fn a_voter_that_lost_its_log_elects_nobody() {
     cluster.node(leads).admin(join).await.unwrap();
     cluster.node(leads).admin(AdminRequest::Remove { id: lost }).await.unwrap();
     assert_eq!(newest(&new.node, "s").await.map(|v| v.version), Some(version));
+}
+
+/// It would vote and acknowledge in the other one's name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_at_the_address_of_another_one_is_not_taken_for_it() {
+    let mut cluster = Cluster::new().await;
+    let leader = cluster.leader().await;
+    let (lost, other) = match leader {
+        1 => (2, 3),
+        2 => (1, 3),
+        _ => (1, 2),
+    };
+    let at = cluster.stop(lost).await;
+    let version = put(cluster.node(leader), "s").await;
+    let new = Replica::start_as(&cluster.authority, &cluster.path(4), 4, lost, Some(&at), WORLD).await;
+    let join = AdminRequest::Join { id: 4, member: new.member() };
+    match cluster.node(leader).admin(join.clone()).await {
+        Err(NodeError::Refused(text)) => assert!(text.contains("remove it first"), "{text}"),
+        joined => panic!("{joined:?}"),
+    }
+    // Alone with it, nobody is elected.
+    let leader_at = cluster.stop(leader).await;
+    let call = |id| {
+        let (peers, member) = (cluster.peers(), new.member());
+        async move { peers.call_node(id, &member, peer::Lane::Control, &peer::Request::Status, PATIENCE).await }
+    };
+    match call(lost).await {
+        Err(PeerError::Unreachable(text)) => assert!(text.contains("node 4 answers there"), "{text}"),
+        answered => panic!("{answered:?}"),
+    }
+    assert!(call(4).await.is_ok());
+    // Ten elections long.
+    assert!(matches!(cluster.node(other).gate().check().await, Err(NodeError::Unavailable(_))));
+    assert_eq!((new.node.status().term, new.node.status().last_index), (0, 0), "nobody has asked it for anything");
+    cluster.start(leader, &leader_at).await;
+    let leads = cluster.leader().await;
+    assert_eq!(newest(cluster.node(other), "s").await.map(|v| v.version), Some(version));
+    cluster.node(leads).admin(AdminRequest::Remove { id: lost }).await.unwrap();
+    cluster.node(leads).admin(join).await.unwrap();
+    assert_eq!(newest(&new.node, "s").await.map(|v| v.version), Some(version));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_ask_there_is_one_connection() {
+    let cluster = Cluster::new().await;
+    let target = cluster.replicas[0].member();
+    // In the middle, where connections are counted.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let member = Member { peer: listener.local_addr().unwrap().to_string(), ..target.clone() };
+    let (made, open) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let counts = (made.clone(), open.clone());
+    let middle = tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (made, open, peer) = (counts.0.clone(), counts.1.clone(), target.peer.clone());
+            made.fetch_add(1, Ordering::SeqCst);
+            open.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(peer).await.unwrap();
+                // However it ends.
+                tokio::io::copy_bidirectional(&mut client, &mut server).await.ok();
+                open.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+    let peers = cluster.peers();
+    let calls = (0..600).map(|_| {
+        let (peers, member) = (peers.clone(), member.clone());
+        tokio::spawn(async move {
+            peers.call_node(1, &member, peer::Lane::Propose, &peer::Request::Status, PATIENCE).await.map(|_| ())
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!((made.load(Ordering::SeqCst), open.load(Ordering::SeqCst)), (1, 1));
+    drop(peers);
+    until("it to be closed", || async { (open.load(Ordering::SeqCst) == 0).then_some(()) }).await;
+    middle.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

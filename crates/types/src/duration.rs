@@ -57,6 +57,23 @@ impl IsoDuration {
         years + rest + self.days
     }
 
+    /// The most days that it can be.
+    pub fn days_max(self) -> u32 {
+        // Of each four years one has 366 days; the longest months have 31.
+        let (years, months) = (self.months / 12, self.months % 12);
+        years * 365 + years.div_ceil(4) + months * 31 + self.days
+    }
+
+    /// Whether it is longer than another one by so many days, wherever in the calendar the two begin: exactly so where both
+    /// have the same number of months.
+    pub fn always_exceeds(self, other: Self, days: u32) -> bool {
+        let (own, others) = match self.months == other.months {
+            true => (self.days, other.days),
+            false => (self.days_min(), other.days_max()),
+        };
+        own >= others.saturating_add(days)
+    }
+
     /// `seconds` since 1970, later by this.
     pub fn after(self, seconds: u64) -> u64 {
         let moved = add_months(seconds, i64::from(self.months));

@@ -31,6 +31,12 @@ impl Drop for BackupV1 {
     }
 }
 
+/// Largest body of a restore: 500 versions of the largest secret with all tags in two-byte letters, in base64.
+pub(crate) const RESTORE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// What a restore has around the blob: `{"value":"..."}`, and white space.
+const AROUND_BLOB: usize = 1024;
+
 pub(crate) fn backup(call: &Call<'_>) -> Result<Reply, ServiceError> {
     let (vault, kind, folded) = (call.vault().id, call.kind(), call.name()?.folded());
     let found = call.view(|view| {
@@ -65,7 +71,17 @@ pub(crate) fn backup(call: &Call<'_>) -> Result<Reply, ServiceError> {
     }
     let plain = zeroize::Zeroizing::new(codec::encode(&blob).map_err(|_| ServiceError::Internal)?);
     let sealed = call.service.sealer.seal_backup(call.vault().subscription, kind, &plain)?;
-    Reply::ok(&BackupJson { value: Some(b64(&sealed)) })
+    let value = b64(&sealed);
+    // Better none than one that nobody can restore.
+    if value.len() + AROUND_BLOB > RESTORE_BYTES_MAX {
+        return Err(ServiceError::BadParameter(format!(
+            "The backup would have {} bytes, and could not be restored: at most {} are allowed. Fewer versions or tags \
+             make it smaller.",
+            value.len(),
+            RESTORE_BYTES_MAX - AROUND_BLOB
+        )));
+    }
+    Reply::ok(&BackupJson { value: Some(value) })
 }
 
 pub(crate) async fn restore(call: &Call<'_>) -> Result<Reply, ServiceError> {

@@ -173,10 +173,10 @@ pub(crate) fn decrypt(call: &Call<'_>, wanted: Use) -> Result<Reply, ServiceErro
     Reply::ok(&CryptoOut { kid: usable.kid.clone(), value: b64(plain.expose()).into(), iv: None, tag: None, aad: None })
 }
 
-fn check_digest(alg: SignAlg, digest: &[u8]) -> Result<(), ServiceError> {
+fn check_digest(alg: SignAlg, member: &'static str, digest: &[u8]) -> Result<(), ServiceError> {
     match alg.digest_bytes() {
         Some(wanted) if wanted != digest.len() => {
-            Err(ServiceError::DigestLength { given: digest.len(), alg: alg.as_str(), wanted })
+            Err(ServiceError::DigestLength { member, given: digest.len(), alg: alg.as_str(), wanted })
         }
         _ => Ok(()),
     }
@@ -189,7 +189,7 @@ pub(crate) fn sign(call: &Call<'_>) -> Result<Reply, ServiceError> {
     let digest = required(&body.value, "value")?;
     let usable = usable(call, SIGN)?;
     usable.check_sign(alg)?;
-    check_digest(alg, &digest.0)?;
+    check_digest(alg, "value", &digest.0)?;
     let signature = usable.key(call)?.sign(alg, &digest.0).map_err(input_error)?;
     Reply::ok(&CryptoOut { kid: usable.kid.clone(), value: b64(&signature).into(), iv: None, tag: None, aad: None })
 }
@@ -202,7 +202,7 @@ pub(crate) fn verify(call: &Call<'_>) -> Result<Reply, ServiceError> {
     let signature = required(&body.value, "value")?;
     let usable = usable(call, VERIFY)?;
     usable.check_sign(alg)?;
-    check_digest(alg, &digest.0)?;
+    check_digest(alg, "digest", &digest.0)?;
     let Some((_, public)) = usable.content() else { return Err(ServiceError::Internal) };
     let value = match public {
         PublicKey::Oct { .. } => usable.key(call)?.verify(alg, &digest.0, &signature.0),

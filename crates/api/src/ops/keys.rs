@@ -2,7 +2,9 @@
 
 use super::validate;
 use crate::call::{Call, Reply};
-use crate::error::ServiceError;
+use crate::domain::{self, Plane};
+use crate::error::{from_refusal, ServiceError};
+use crate::object::{self, Object};
 use crate::service::fresh_id;
 use crate::wire::{AttributesIn, Bytes, ReleasePolicyJson};
 use claviger_crypto::byok;
@@ -16,8 +18,8 @@ use claviger_types::command::{
     Attributes, Command, Content, Origin, PutVersion, ReleasePolicy, RotationPolicy, Tags, UpdateVersion,
 };
 use claviger_types::duration::IsoDuration;
-use claviger_types::name::{Id128, Kind, ObjectName};
-use claviger_types::outcome::ObjectVersion;
+use claviger_types::name::{Id128, Kind, ObjectName, VaultName};
+use claviger_types::outcome::{ObjectVersion, Refusal};
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -28,26 +30,36 @@ struct CreateIn {
     public_exponent: Option<u64>,
     key_ops: Option<Vec<String>>,
     crv: Option<String>,
+    #[serde(default, deserialize_with = "object::optional")]
     attributes: Option<AttributesIn>,
+    #[serde(default, deserialize_with = "object::tags")]
     tags: Option<Tags>,
+    #[serde(default, deserialize_with = "object::optional")]
     release_policy: Option<ReleasePolicyJson>,
 }
 
 #[derive(Deserialize)]
 struct UpdateIn {
     key_ops: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "object::optional")]
     attributes: Option<AttributesIn>,
+    #[serde(default, deserialize_with = "object::tags")]
     tags: Option<Tags>,
+    #[serde(default, deserialize_with = "object::optional")]
     release_policy: Option<ReleasePolicyJson>,
 }
 
 #[derive(Deserialize)]
 struct ImportIn {
+    #[serde(default, deserialize_with = "object::optional")]
     key: Option<JwkIn>,
     #[serde(rename = "Hsm", alias = "hsm")]
     hsm: Option<bool>,
+    #[serde(default, deserialize_with = "object::optional")]
     attributes: Option<AttributesIn>,
+    #[serde(default, deserialize_with = "object::tags")]
     tags: Option<Tags>,
+    #[serde(default, deserialize_with = "object::optional")]
     release_policy: Option<ReleasePolicyJson>,
 }
 
@@ -73,6 +85,7 @@ struct JwkIn {
 /// A `.byok` file (contract 10.3).
 #[derive(Deserialize)]
 struct TransferBlob {
+    #[serde(deserialize_with = "object::required")]
     header: TransferHeader,
     ciphertext: Bytes,
 }
@@ -164,7 +177,7 @@ fn default_ops(kty: Kty, exportable: bool) -> Vec<String> {
 fn check_export(kty: Kty, exportable: bool, policy: Option<&ReleasePolicyJson>) -> Result<(), ServiceError> {
     match (exportable, policy) {
         (false, Some(_)) => bad("AKV.SKR.1005: Non-exportable keys must not have release policy."),
-        (true, None) => bad("Exportable keys must have release policy"),
+        (true, None) => bad("AKV.SKR.1004: Exportable keys must have release policy."),
         (true, Some(_)) if !kty.is_hsm() => bad("Exportable keys must be of a hardware-protected type."),
         _ => Ok(()),
     }
@@ -247,12 +260,13 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Reply, ServiceError> {
     let attributes = validate::attributes(body.attributes.as_ref())?;
     let exportable = body.attributes.as_ref().and_then(|a| a.exportable).unwrap_or(false);
     check_export(kty, exportable, body.release_policy.as_ref())?;
-    let release_policy = validate::release_policy(body.release_policy)?;
+    let release_policy = body.release_policy.map(validate::release_policy).transpose()?;
     let tags = validate::tags(body.tags)?.unwrap_or_default();
     let key_ops = validate::key_ops(body.key_ops)?.unwrap_or_else(|| default_ops(kty, exportable));
     check_hsm(call, kty)?;
     let name = call.name()?.clone();
     check_not_deleted(call, &name)?;
+    check_export_kept(call, &name, exportable)?;
     let made = call.service.keygen.generate(spec).await?;
     let (public, private) = (made.public, made.private);
     let origin = Origin::Create;
@@ -269,6 +283,18 @@ fn check_not_deleted(call: &Call<'_>, name: &ObjectName) -> Result<(), ServiceEr
     }
 }
 
+/// Whether a key may leave is decided with its first version (contract 10.6).
+fn check_export_kept(call: &Call<'_>, name: &ObjectName, exportable: bool) -> Result<(), ServiceError> {
+    let (vault, folded) = (call.vault().id, name.folded());
+    let newest = call.view(|view| read::live(view, vault, Kind::Key, &folded, None))?;
+    match newest.map(|newest| newest.content) {
+        Some(Content::Key { exportable: before, .. }) if before != exportable => {
+            bad("AKV.SKR.1003: exportable attribute of an existing key cannot be changed.")
+        }
+        _ => Ok(()),
+    }
+}
+
 pub(crate) async fn import(call: &Call<'_>) -> Result<Reply, ServiceError> {
     let body: ImportIn = call.json()?;
     let jwk = body.key.ok_or_else(|| ServiceError::BadParameter("'key' is required.".into()))?;
@@ -282,12 +308,13 @@ pub(crate) async fn import(call: &Call<'_>) -> Result<Reply, ServiceError> {
     let attributes = validate::attributes(body.attributes.as_ref())?;
     let exportable = body.attributes.as_ref().and_then(|a| a.exportable).unwrap_or(false);
     check_export(kty, exportable, body.release_policy.as_ref())?;
-    let release_policy = validate::release_policy(body.release_policy)?;
+    let release_policy = body.release_policy.map(validate::release_policy).transpose()?;
     let tags = validate::tags(body.tags)?.unwrap_or_default();
     let key_ops = validate::key_ops(jwk.key_ops.clone())?.unwrap_or_else(|| default_ops(kty, exportable));
     check_hsm(call, kty)?;
     let name = call.name()?.clone();
     check_not_deleted(call, &name)?;
+    check_export_kept(call, &name, exportable)?;
     let imported = match &jwk.key_hsm {
         Some(blob) => {
             let Transfer { key, ciphertext, curve } = open_transfer(call, kty, jwk.crv.as_deref(), &blob.0)?;
@@ -358,17 +385,13 @@ fn open_transfer(call: &Call<'_>, kty: Kty, crv: Option<&str>, blob: &[u8]) -> R
         return bad("'key_hsm' goes with hardware-protected key types only.");
     }
     let malformed = || ServiceError::BadParameter("'key_hsm' is not a key transfer blob.".into());
-    let blob: TransferBlob = serde_json::from_slice(blob).map_err(|_| malformed())?;
+    let Object::<TransferBlob>(blob) = serde_json::from_slice(blob).map_err(|_| malformed())?;
     if blob.header.alg != "dir" || blob.header.enc != "CKM_RSA_AES_KEY_WRAP" {
         return Err(malformed());
     }
     let unknown =
         || ServiceError::BadParameter("The key exchange key of the transfer blob is not in this vault.".into());
-    let base = format!("{}/keys/", call.render.origin.vault_base(&call.vault().name));
-    let path = blob.header.kid.strip_prefix(&base).ok_or_else(unknown)?;
-    let (name, version) = path.split_once('/').ok_or_else(unknown)?;
-    let folded = ObjectName::parse(name).map_err(|_| unknown())?.folded();
-    let version = Id128::parse_hex(version).map_err(|_| unknown())?;
+    let (folded, version) = exchange_key(call, &blob.header.kid).ok_or_else(unknown)?;
     let vault = call.vault().id;
     let object = call.view(|view| read::live(view, vault, Kind::Key, &folded, Some(version)))?.ok_or_else(unknown)?;
     let Content::Key { key_ops, .. } = &object.content else { return Err(unknown()) };
@@ -384,6 +407,25 @@ fn open_transfer(call: &Call<'_>, kty: Kty, crv: Option<&str>, blob: &[u8]) -> R
         _ => None,
     };
     Ok(Transfer { key, ciphertext: blob.ciphertext.0.clone(), curve })
+}
+
+/// Name and version in the id of a key of this vault, however people spell it: host and names have no case, 443 may be
+/// there, and the vault may be called by any of its names.
+fn exchange_key(call: &Call<'_>, kid: &str) -> Option<(String, Id128)> {
+    let (scheme, rest) = kid.split_once("://")?;
+    let (host, path) = rest.split_once('/')?;
+    let named = match domain::resolve(&call.service.config.clouds, host)? {
+        (_, Plane::Vault(label)) => VaultName::parse(&label).ok()?,
+        _ => return None,
+    };
+    let mut parts = path.trim_end_matches('/').split('/');
+    let (collection, name, version) = (parts.next()?, parts.next()?, parts.next()?);
+    let right = scheme.eq_ignore_ascii_case("https")
+        && named == call.vault().name
+        && collection.eq_ignore_ascii_case(Kind::Key.collection())
+        && parts.next().is_none();
+    let (name, version) = (ObjectName::parse(name).ok()?, Id128::parse_hex(version).ok()?);
+    right.then(|| (name.folded(), version))
 }
 
 /// The parsed private key of a version that the state has allowed to be used.
@@ -410,6 +452,17 @@ pub(crate) fn get(call: &Call<'_>) -> Result<Reply, ServiceError> {
     Reply::ok(&call.render.bundle(&object))
 }
 
+/// A release policy that is to replace another one. That the old one is immutable is said before what is wrong with the new
+/// one; the state machine decides.
+fn new_policy(call: &Call<'_>, new: ReleasePolicyJson) -> Result<ReleasePolicy, ServiceError> {
+    validate::release_policy(new).or_else(|error| match call.live()?.content {
+        Content::Key { release_policy: Some(old), .. } if old.immutable => {
+            Err(from_refusal(Refusal::ImmutablePolicy, Kind::Key, "", String::new(), error))
+        }
+        _ => Err(error),
+    })
+}
+
 pub(crate) async fn update(call: &Call<'_>) -> Result<Reply, ServiceError> {
     let body: UpdateIn = call.json()?;
     let attributes = body.attributes.unwrap_or_default();
@@ -425,7 +478,7 @@ pub(crate) async fn update(call: &Call<'_>) -> Result<Reply, ServiceError> {
         tags: validate::tags(body.tags)?,
         key_ops: validate::key_ops(body.key_ops)?,
         content_type: None,
-        release_policy: validate::release_policy(body.release_policy)?,
+        release_policy: body.release_policy.map(|new| new_policy(call, new)).transpose()?,
     });
     let object = call.propose_version(command, Vec::new()).await?;
     Reply::ok(&call.render.bundle(&object))

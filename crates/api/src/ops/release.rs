@@ -65,17 +65,13 @@ pub(crate) fn release(call: &Call<'_>) -> Result<Reply, ServiceError> {
         return Err(ServiceError::Disabled { kind: Kind::Key, operation: "release" });
     }
     // `nbf` and `exp` do not stand in the way (contract section 6).
-    let Content::Key { key_ops, exportable: true, release_policy: Some(policy), .. } = &object.content else {
+    // Nor does `key_ops`: it says what is done with the key here.
+    let Content::Key { exportable: true, release_policy: Some(policy), .. } = &object.content else {
         return Err(ServiceError::OperationNotPermitted("release"));
     };
-    if !key_ops.iter().any(|op| op == "export") {
-        return Err(ServiceError::OperationNotPermitted("release"));
-    }
     let authorities = &call.service.config.authorities;
     if authorities.is_empty() {
-        return Err(ServiceError::BadParameter(
-            "Keys cannot be released: no attestation authority is configured on this service.".into(),
-        ));
+        return Err(ServiceError::NoAttestationAuthority);
     }
     let attested = attestation::verify(authorities, &*call.service.provider, &target, call.now);
     let attested = attested.ok_or(ServiceError::AttestationFailed)?;

@@ -3,12 +3,13 @@
 use super::keys::{check_hsm, put, NewKey};
 use crate::call::{unexpected, Call, Reply};
 use crate::error::ServiceError;
+use crate::object;
 use claviger_state_machine::read;
 use claviger_state_machine::rotation::NOTIFY_DEFAULT;
 use claviger_types::command::{Command, Content, ObjectRef, RotateTrigger, RotationPolicy, SetRotationPolicy};
 use claviger_types::duration::IsoDuration;
 use claviger_types::name::Kind;
-use claviger_types::outcome::Outcome;
+use claviger_types::outcome::{ObjectVersion, Outcome};
 use serde::{Deserialize, Serialize};
 
 /// Shortest life of a rotated version, in days.
@@ -21,9 +22,9 @@ const ROTATE_DAYS_MIN: u32 = 7;
 struct PolicyJson {
     #[serde(skip_deserializing)]
     id: String,
-    #[serde(rename = "lifetimeActions", default)]
+    #[serde(rename = "lifetimeActions", default, deserialize_with = "object::list")]
     lifetime_actions: Option<Vec<ActionJson>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::optional")]
     attributes: Option<PolicyAttributes>,
 }
 
@@ -39,7 +40,9 @@ struct PolicyAttributes {
 
 #[derive(Debug, Deserialize, Serialize)]
 struct ActionJson {
+    #[serde(default, deserialize_with = "object::optional")]
     trigger: Option<TriggerJson>,
+    #[serde(default, deserialize_with = "object::optional")]
     action: Option<ActionType>,
 }
 
@@ -105,6 +108,11 @@ fn parse(json: PolicyJson) -> Result<Option<RotationPolicy>, ServiceError> {
     Ok(Some(RotationPolicy { expiry_time, rotate, notify_before_expiry, created: 0, updated: 0 }))
 }
 
+/// Whether a part of a key's life leaves enough of the rest, from whatever day on it is counted.
+fn leaves_a_week(life: IsoDuration, part: IsoDuration) -> bool {
+    life.always_exceeds(part, ROTATE_DAYS_MIN)
+}
+
 fn rotate_trigger(
     after: Option<String>,
     before: Option<String>,
@@ -112,21 +120,21 @@ fn rotate_trigger(
 ) -> Result<RotateTrigger, ServiceError> {
     match (after, before) {
         (Some(after), None) => {
-            let days = duration(&after, "timeAfterCreate")?.days_min();
-            if days < ROTATE_DAYS_MIN {
+            let given = duration(&after, "timeAfterCreate")?;
+            if given.days_min() < ROTATE_DAYS_MIN {
                 return bad(format!("'timeAfterCreate' must be at least {ROTATE_DAYS_MIN} days."));
             }
-            if expiry.is_some_and(|expiry| expiry.days_min() < days + ROTATE_DAYS_MIN) {
+            if expiry.is_some_and(|expiry| !leaves_a_week(expiry, given)) {
                 return bad(format!("A key must be rotated at least {ROTATE_DAYS_MIN} days before it expires."));
             }
             Ok(RotateTrigger::AfterCreate(after))
         }
         (None, Some(before)) => {
-            let days = duration(&before, "timeBeforeExpiry")?.days_min();
+            let given = duration(&before, "timeBeforeExpiry")?;
             let Some(expiry) = expiry else {
                 return bad("The trigger 'timeBeforeExpiry' of 'Rotate' needs an 'expiryTime'.");
             };
-            if days < ROTATE_DAYS_MIN || expiry.days_min() < days + ROTATE_DAYS_MIN {
+            if given.days_min() < ROTATE_DAYS_MIN || !leaves_a_week(expiry, given) {
                 return bad(format!(
                     "A key must be rotated at least {ROTATE_DAYS_MIN} days after it is created and before it expires."
                 ));
@@ -145,13 +153,13 @@ fn action(kind: &str, after: Option<String>, before: Option<String>) -> ActionJs
 }
 
 /// The wire's form: `Rotate` before `Notify`, durations as given.
-fn render(call: &Call<'_>, policy: Option<RotationPolicy>, key_created: u64) -> Result<Reply, ServiceError> {
+fn render(call: &Call<'_>, policy: Option<RotationPolicy>, key: &ObjectVersion) -> Result<Reply, ServiceError> {
     let policy = policy.unwrap_or(RotationPolicy {
         expiry_time: None,
         rotate: None,
         notify_before_expiry: NOTIFY_DEFAULT.to_owned(),
-        created: key_created,
-        updated: key_created,
+        created: key.created,
+        updated: key.created,
     });
     let mut actions = Vec::new();
     match policy.rotate {
@@ -163,7 +171,7 @@ fn render(call: &Call<'_>, policy: Option<RotationPolicy>, key_created: u64) -> 
     let attributes =
         PolicyAttributes { expiry_time: policy.expiry_time, created: policy.created, updated: policy.updated };
     Reply::ok(&PolicyJson {
-        id: format!("{}/rotationpolicy", call.render.object_id(Kind::Key, call.name()?.as_str())),
+        id: format!("{}/rotationpolicy", call.render.object_id(Kind::Key, key.name.as_str())),
         lifetime_actions: Some(actions),
         attributes: Some(attributes),
     })
@@ -177,7 +185,7 @@ pub(crate) fn get_policy(call: &Call<'_>) -> Result<Reply, ServiceError> {
         Ok((head, newest))
     })?;
     match (head, newest) {
-        (Some(head), Some(newest)) => render(call, head.rotation, newest.created),
+        (Some(head), Some(newest)) => render(call, head.rotation, &newest),
         _ => Err(call.not_found()),
     }
 }
@@ -188,7 +196,7 @@ pub(crate) async fn set_policy(call: &Call<'_>) -> Result<Reply, ServiceError> {
     let newest = call.live()?;
     let object = ObjectRef { vault: call.vault().id, kind: Kind::Key, name: call.name()?.clone() };
     match call.propose(Command::SetRotationPolicy(SetRotationPolicy { object, policy }), Vec::new()).await? {
-        Outcome::Rotation(policy) => render(call, policy, newest.created),
+        Outcome::Rotation(policy) => render(call, policy, &newest),
         other => Err(unexpected(&other)),
     }
 }

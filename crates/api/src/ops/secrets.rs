@@ -3,6 +3,7 @@
 use super::validate;
 use crate::call::{Call, Reply};
 use crate::error::ServiceError;
+use crate::object;
 use crate::service::fresh_id;
 use crate::wire::AttributesIn;
 use claviger_state_machine::read;
@@ -22,7 +23,9 @@ struct SetIn {
     value: Option<String>,
     #[serde(rename = "contentType")]
     content_type: Option<String>,
+    #[serde(default, deserialize_with = "object::optional")]
     attributes: Option<AttributesIn>,
+    #[serde(default, deserialize_with = "object::tags")]
     tags: Option<Tags>,
 }
 
@@ -39,7 +42,9 @@ impl Drop for SetIn {
 struct UpdateIn {
     #[serde(rename = "contentType")]
     content_type: Option<String>,
+    #[serde(default, deserialize_with = "object::optional")]
     attributes: Option<AttributesIn>,
+    #[serde(default, deserialize_with = "object::tags")]
     tags: Option<Tags>,
 }
 

@@ -11,6 +11,9 @@ const TAGS_MAX: usize = 15;
 /// Longest name or value of a tag, in characters: the documents say 256, those for secrets 512 since 2026.
 const TAG_CHARS_MAX: usize = 512;
 
+/// The last second of the year 9999: several SDKs cannot represent a later one, and would fail to read a list that has it.
+const TIME_MAX: u64 = 253_402_300_799;
+
 /// Largest release policy, in bytes: more than any policy in the documents, and little enough to carry in every answer.
 const RELEASE_POLICY_BYTES_MAX: usize = 32 * 1024;
 
@@ -41,6 +44,9 @@ pub(super) fn attributes(given: Option<&AttributesIn>) -> Result<Attributes, Ser
 }
 
 pub(super) fn check_validity(not_before: Option<u64>, expires: Option<u64>) -> Result<(), ServiceError> {
+    if not_before.max(expires).is_some_and(|time| time > TIME_MAX) {
+        return bad(format!("'nbf' and 'exp' must not be later than {TIME_MAX}, the end of the year 9999."));
+    }
     match (not_before, expires) {
         (Some(nbf), Some(exp)) if nbf > exp => bad("'nbf' must not be later than 'exp'."),
         _ => Ok(()),
@@ -70,8 +76,7 @@ fn is_json(content_type: &str) -> bool {
 }
 
 /// A release policy: base64url of a JSON object (contract 10.6).
-pub(super) fn release_policy(given: Option<ReleasePolicyJson>) -> Result<Option<ReleasePolicy>, ServiceError> {
-    let Some(given) = given else { return Ok(None) };
+pub(super) fn release_policy(given: ReleasePolicyJson) -> Result<ReleasePolicy, ServiceError> {
     let data = given.data.as_deref().and_then(crate::wire::decode_b64);
     let Some(data) = data.filter(|data| data.len() <= RELEASE_POLICY_BYTES_MAX) else {
         return bad("'release_policy.data' must be base64url of at most 32 KiB.");
@@ -82,5 +87,5 @@ pub(super) fn release_policy(given: Option<ReleasePolicyJson>) -> Result<Option<
     if given.content_type.as_ref().is_some_and(|text| !is_json(text)) {
         return bad("'release_policy.contentType' must be 'application/json; charset=utf-8'.");
     }
-    Ok(Some(ReleasePolicy { content_type: given.content_type, data, immutable: given.immutable.unwrap_or(false) }))
+    Ok(ReleasePolicy { content_type: given.content_type, data, immutable: given.immutable.unwrap_or(false) })
 }

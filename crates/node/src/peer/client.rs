@@ -8,10 +8,11 @@ use super::wire::{
 use crate::disks::Disks;
 use claviger_log::Member;
 use claviger_types::name::Id128;
+use futures::future::{BoxFuture, FutureExt, Shared};
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
@@ -50,22 +51,29 @@ struct Inner {
     identity: Option<Identity>,
     /// Of a node; operators' commands have none.
     disks: OnceLock<Arc<Disks>>,
-    connections: Mutex<HashMap<(String, Lane), Arc<Connection>>>,
+    links: Mutex<HashMap<Key, Link>>,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    /// The node that must answer; `None` is anyone.
+    id: Option<u64>,
+    address: String,
+    lane: Lane,
+}
+
+enum Link {
+    /// Being made.
+    Dialling(Shared<BoxFuture<'static, Result<Arc<Connection>, String>>>),
+    /// Made; it may have been closed since.
+    Up(Arc<Connection>),
 }
 
 impl Peers {
     /// Calls as node `node` with its certificate; without one, every call is [`PeerError::Unreachable`].
     pub fn new(world: Id128, node: u64, name: String, identity: Option<Identity>) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                world,
-                node,
-                name,
-                identity,
-                disks: OnceLock::new(),
-                connections: Mutex::default(),
-            }),
-        }
+        Self { inner: Arc::new(Inner { world, node, name, identity, disks: OnceLock::new(), links: Mutex::default() }) }
     }
 
     /// From now on this node says on which disk it has its log, and looks at those of others; set once, before the first
@@ -75,32 +83,87 @@ impl Peers {
         self.inner.disks.set(disks).ok();
     }
 
-    /// Asks a peer and waits for its answer.
+    /// Asks whoever answers at an address, and waits for the answer: for operators, and for nodes that are no members yet.
     pub async fn call(&self, to: &Member, lane: Lane, request: &Request, limit: Duration) -> Result<Reply, PeerError> {
-        let unreachable = |error: io::Error| PeerError::Unreachable(format!("{}: {error}", to.peer));
-        let message = encode(request).map_err(unreachable)?;
-        let connection = self.connection(to, lane).await.map_err(unreachable)?;
+        self.ask(None, to, lane, request, limit).await
+    }
+
+    /// Asks a member and waits for its answer. Another node at its address is not asked: it would vote and acknowledge in the
+    /// member's name.
+    pub async fn call_node(
+        &self,
+        id: u64,
+        to: &Member,
+        lane: Lane,
+        request: &Request,
+        limit: Duration,
+    ) -> Result<Reply, PeerError> {
+        self.ask(Some(id), to, lane, request, limit).await
+    }
+
+    async fn ask(
+        &self,
+        id: Option<u64>,
+        to: &Member,
+        lane: Lane,
+        request: &Request,
+        limit: Duration,
+    ) -> Result<Reply, PeerError> {
+        let unreachable = |error: String| PeerError::Unreachable(format!("{}: {error}", to.peer));
+        let message = encode(request).map_err(|error| unreachable(error.to_string()))?;
+        let key = Key { id, address: to.peer.clone(), lane };
+        let connection = self.connection(key, to).await.map_err(unreachable)?;
         let answer = connection.call(message, limit).await?;
         decode::<Result<Reply, PeerError>>(&answer).map_err(|error| PeerError::NoAnswer(error.to_string()))?
     }
 
-    async fn connection(&self, to: &Member, lane: Lane) -> io::Result<Arc<Connection>> {
-        let key = (to.peer.clone(), lane);
-        {
-            let mut known = self.inner.connections.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(connection) = known.get(&key) {
-                if !connection.closed.load(Ordering::Acquire) && self.is_trusted(connection, lane) {
-                    return Ok(connection.clone());
-                }
-                known.remove(&key);
-            }
+    fn links(&self) -> MutexGuard<'_, HashMap<Key, Link>> {
+        self.inner.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection for a key. All who ask while there is none wait for the same one.
+    async fn connection(&self, key: Key, to: &Member) -> Result<Arc<Connection>, String> {
+        let known = match self.links().get(&key) {
+            Some(Link::Up(connection)) if !connection.closed.load(Ordering::Acquire) => Some(connection.clone()),
+            _ => None,
+        };
+        match known {
+            Some(connection) if self.is_trusted(&connection, key.lane) => return Ok(connection),
+            Some(connection) => connection.close(),
+            None => {}
         }
-        let connection = timeout(CONNECT, self.connect(to))
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time"))??;
-        let mut known = self.inner.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(key, connection.clone());
-        Ok(connection)
+        let dial = {
+            let mut links = self.links();
+            match links.get(&key) {
+                Some(Link::Dialling(dial)) => dial.clone(),
+                // Another one came up meanwhile.
+                Some(Link::Up(connection)) if !connection.closed.load(Ordering::Acquire) => {
+                    return Ok(connection.clone())
+                }
+                _ => {
+                    // A task of its own: whoever began it may give up before the others do.
+                    let task = tokio::spawn(self.clone().dial(key.clone(), to.clone()));
+                    let dial = task.map(|end| end.map_err(|error| error.to_string())?).boxed().shared();
+                    links.insert(key, Link::Dialling(dial.clone()));
+                    dial
+                }
+            }
+        };
+        dial.await
+    }
+
+    async fn dial(self, key: Key, to: Member) -> Result<Arc<Connection>, String> {
+        let connected = timeout(CONNECT, self.connect(key.id, &to)).await;
+        let result = match connected {
+            Ok(connected) => connected.map_err(|error| error.to_string()),
+            Err(_) => Err("no connection in time".to_owned()),
+        };
+        let mut links = self.links();
+        match &result {
+            Ok(connection) => links.insert(key, Link::Up(connection.clone())),
+            Err(_) => links.remove(&key),
+        };
+        result
     }
 
     /// Whether a connection still leads to the disk that the node must have: that may have been written down since. Asked
@@ -125,7 +188,7 @@ impl Peers {
         Ok(Some(disk))
     }
 
-    async fn connect(&self, to: &Member) -> io::Result<Arc<Connection>> {
+    async fn connect(&self, id: Option<u64>, to: &Member) -> io::Result<Arc<Connection>> {
         let identity =
             self.inner.identity.as_ref().ok_or_else(|| io::Error::other("this node has no peer certificate"))?;
         let socket = TcpStream::connect(&to.peer).await?;
@@ -139,6 +202,9 @@ impl Peers {
         let (_, answer) = read_frame(&mut stream).await?;
         let welcome = decode::<Welcome>(&answer)?.map_err(io::Error::other)?;
         let node = welcome.node;
+        if id.is_some_and(|id| id != node) {
+            return Err(io::Error::other(format!("node {node} answers there")));
+        }
         let disk = if welcome.protocol >= INTRODUCES { self.exchange(&mut stream, node).await? } else { None };
         if let Some(disks) = self.inner.disks.get() {
             disks.saw(node, disk);
@@ -154,15 +220,20 @@ impl Peers {
             node,
             disk,
         });
-        let for_reader = connection.clone();
+        // Not held by its own tasks: it ends when nobody has it any more.
+        let for_reader = Arc::downgrade(&connection);
         let read = tokio::spawn(async move {
             while let Ok((id, answer)) = read_frame(&mut reader).await {
-                if let Some(waiter) = for_reader.waiting().remove(&id) {
+                let Some(connection) = for_reader.upgrade() else { return };
+                let waiter = connection.waiting().remove(&id);
+                if let Some(waiter) = waiter {
                     // Whoever asked may have given up.
                     waiter.send(answer).ok();
                 }
             }
-            for_reader.close();
+            if let Some(connection) = for_reader.upgrade() {
+                connection.close();
+            }
         });
         let for_writer = Arc::downgrade(&connection);
         tokio::spawn(async move {
@@ -212,8 +283,8 @@ impl Connection {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (waiter, answer) = oneshot::channel();
         self.waiting().insert(id, waiter);
+        let _waits = Waits { connection: self, id };
         if self.closed.load(Ordering::Acquire) {
-            self.waiting().remove(&id);
             return Err(PeerError::Unreachable("the connection was closed".into()));
         }
         let whole = async {
@@ -222,10 +293,18 @@ impl Connection {
             }
             answer.await.map_err(|_| PeerError::NoAnswer("the connection was closed".into()))
         };
-        let result = timeout(limit, whole).await.unwrap_or_else(|_| Err(PeerError::NoAnswer("out of time".into())));
-        if result.is_err() {
-            self.waiting().remove(&id);
-        }
-        result
+        timeout(limit, whole).await.unwrap_or_else(|_| Err(PeerError::NoAnswer("out of time".into())))
+    }
+}
+
+/// A place among those who wait for an answer, given up with the wait itself.
+struct Waits<'a> {
+    connection: &'a Connection,
+    id: u64,
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.connection.waiting().remove(&self.id);
     }
 }

@@ -230,10 +230,6 @@ pub(super) fn member(id: u64) -> Member {
     Member { peer: id.to_string(), name: format!("node{id}") }
 }
 
-fn id_of(member: &Member) -> u64 {
-    member.peer.parse().unwrap()
-}
-
 impl SimPeers {
     pub(super) async fn call(&self, to: u64, call: Call, limit: Duration) -> Answer {
         let (sender, wait) = oneshot::channel();
@@ -251,8 +247,8 @@ impl SimPeers {
 }
 
 impl Transport for SimPeers {
-    async fn send(&self, to: &Member, message: LeaseMessage, limit: Duration) -> Option<LeaseAck> {
-        match self.ask(id_of(to), Request::Lease(message), limit).await {
+    async fn send(&self, id: u64, _to: &Member, message: LeaseMessage, limit: Duration) -> Option<LeaseAck> {
+        match self.ask(id, Request::Lease(message), limit).await {
             Ok(Reply::Leased(ack)) => Some(ack),
             _ => None,
         }

@@ -113,7 +113,7 @@ impl SimNode {
         let log = SimLog::open(disk.clone(), mutant);
         let appended = log.appended();
         let store = Store::open(id, disk, appended.fence(), record.clone(), mutant);
-        let (terms, runs, memberships) = (store.clone(), store.clone(), appended.clone());
+        let (stood, runs, memberships) = (store.clone(), store.clone(), appended.clone());
         let (newest, older, judge) = (store.clone(), store.clone(), record.clone());
         let random = Mutex::new(rng);
         let ground = Ground {
@@ -123,7 +123,7 @@ impl SimNode {
             fence: appended.fence(),
             applied: store.applied(),
             applying: Box::new(move || runs.applying()),
-            applied_term: Box::new(move || terms.applied_term()),
+            applied_at: Box::new(move || stood.applied_at()),
             membership_index: Box::new(move || memberships.membership_index()),
             reads: store.reads(),
             checkpoint: Box::new(move || newest.checkpoint()),

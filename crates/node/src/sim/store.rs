@@ -320,7 +320,7 @@ pub(super) struct Store {
     applying: Arc<AtomicU64>,
     /// Hashes of the state, at indexes that all nodes have in common.
     checkpoints: Arc<Mutex<BTreeMap<u64, [u8; 32]>>>,
-    applied_term: Arc<AtomicU64>,
+    applied_at: Arc<Mutex<(u64, u64)>>,
     reads: Arc<watch::Sender<Option<Arc<Reads>>>>,
     /// Nothing is ever wrong with the state here.
     fault: Arc<watch::Sender<Option<String>>>,
@@ -337,7 +337,7 @@ impl Store {
             applied: Arc::new(watch::Sender::new(0)),
             applying: Arc::default(),
             checkpoints: Arc::default(),
-            applied_term: Arc::default(),
+            applied_at: Arc::default(),
             reads: Arc::new(watch::Sender::new(None)),
             fault: Arc::new(watch::Sender::new(None)),
             fence,
@@ -346,7 +346,7 @@ impl Store {
         };
         let applied = store.disk().state.applied;
         store.read_reads(None);
-        store.announce_term(applied.as_ref());
+        store.announce_at(applied.as_ref());
         store.announce_index(applied.as_ref());
         store
     }
@@ -371,8 +371,8 @@ impl Store {
         self.checkpoints.lock().unwrap().get(&index).copied()
     }
 
-    pub(super) fn applied_term(&self) -> u64 {
-        self.applied_term.load(SeqCst)
+    pub(super) fn applied_at(&self) -> (u64, u64) {
+        *self.applied_at.lock().unwrap()
     }
 
     pub(super) fn reads(&self) -> watch::Receiver<Option<Arc<Reads>>> {
@@ -401,9 +401,9 @@ impl Store {
         });
     }
 
-    fn announce_term(&self, applied: Option<&LogId>) {
+    fn announce_at(&self, applied: Option<&LogId>) {
         if let Some(id) = applied {
-            self.applied_term.store(id.committed_leader_id().term, SeqCst);
+            *self.applied_at.lock().unwrap() = (id.index, id.committed_leader_id().term);
         }
     }
 
@@ -477,7 +477,8 @@ impl Machine {
         store.hitch().await;
         store.read_reads(None);
         store.hitch().await;
-        store.announce_term(last.as_ref());
+        store.announce_at(last.as_ref());
+        store.hitch().await;
         store.announce_index(last.as_ref());
         store.hitch().await;
         for (responder, outcome) in answers {
@@ -540,7 +541,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
             disk.safe = disk.state.clone();
         }
         store.hitch().await;
-        store.announce_term(meta.last_log_id.as_ref());
+        store.announce_at(meta.last_log_id.as_ref());
+        store.hitch().await;
         store.announce_index(meta.last_log_id.as_ref());
         store.record.count("snapshot install");
         Ok(())
