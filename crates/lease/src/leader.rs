@@ -379,6 +379,13 @@ impl Leader {
         self.peers.entry(id).or_default().retiring = retiring;
     }
 
+    /// A node joins under an id that was removed in this office: nothing that the one before had or said counts for it, but
+    /// the lease that it may still hold.
+    pub fn renew(&mut self, id: u64) {
+        let peer = self.peers.entry(id).or_default();
+        *peer = Peer { hold_end: peer.hold_end, ..Peer::default() };
+    }
+
     /// Whether a node holds no lease of this leader, nor one of an earlier one.
     pub fn is_free(&self, id: u64, params: &Params, longest: Option<&Params>, now: Nanos) -> bool {
         // Before an entry of its own is applied, it may not even know how long leases were.

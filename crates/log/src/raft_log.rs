@@ -23,6 +23,7 @@ use rocksdb::{
     WriteBatch,
 };
 use serde::de::DeserializeOwned;
+use serde::Serialize;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
@@ -37,6 +38,7 @@ const LOG: &str = "log";
 const VOTE: &[u8] = b"vote";
 const PURGED: &[u8] = b"purged";
 const DISK: &[u8] = b"disk";
+const OWNER: &[u8] = b"owner";
 
 /// Preallocated write-ahead files are reused: a sync of one need not change the file's size (measured: 127 us against 190).
 const WAL_FILES_KEPT: usize = 4;
@@ -155,13 +157,12 @@ impl RaftLog {
 
     /// What tells this log from any other that the same node may have had: `fresh`, the first time that it is asked.
     pub fn disk(&self, fresh: Id128) -> io::Result<Id128> {
-        let disk = &self.inner.disk;
-        if let Some(known) = disk.get(DISK)? {
-            return Ok(known);
-        }
-        disk.db.put(DISK, codec::to_versioned(RAFT_FORMAT, &fresh).map_err(other)?).map_err(other)?;
-        disk.sync()?;
-        Ok(fresh)
+        self.inner.disk.keep(DISK, fresh)
+    }
+
+    /// The node that this log is of: `node`, the first time that it is asked.
+    pub fn owner(&self, node: u64) -> io::Result<u64> {
+        self.inner.disk.keep(OWNER, node)
     }
 
     /// For how long the sync that is under way has been: a disk that hangs answers nothing, not even an error.
@@ -214,6 +215,16 @@ impl Disk {
     fn get<T: DeserializeOwned>(&self, key: &[u8]) -> io::Result<Option<T>> {
         let bytes = self.db.get(key).map_err(other)?;
         bytes.map(|b| codec::from_versioned(RAFT_FORMAT, &b)).transpose().map_err(other)
+    }
+
+    /// What was said the first time.
+    fn keep<T: DeserializeOwned + Serialize>(&self, key: &[u8], first: T) -> io::Result<T> {
+        if let Some(known) = self.get(key)? {
+            return Ok(known);
+        }
+        self.db.put(key, codec::to_versioned(RAFT_FORMAT, &first).map_err(other)?).map_err(other)?;
+        self.sync()?;
+        Ok(first)
     }
 
     /// Makes everything written so far durable.

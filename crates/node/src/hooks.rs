@@ -153,6 +153,9 @@ pub(crate) async fn join<S>(
 where
     S: RaftStateMachine<TypeConfig>,
 {
+    if is_new {
+        lease.renew(id);
+    }
     let whole = async {
         let added = raft.add_learner(id, member, false).await.map_err(write_error)?;
         // Not openraft's own wait: it takes a node for caught up that is as far behind as a snapshot would be.

@@ -498,6 +498,13 @@ impl Lease {
         }
     }
 
+    /// A node that was no member is about to join.
+    pub(crate) fn renew(&self, id: u64) {
+        if let Some(leader) = &mut self.core().leader {
+            leader.renew(id);
+        }
+    }
+
     /// Another node gives its lease back.
     pub(crate) fn given_back(&self, from: u64, ack: &LeaseAck) {
         self.answered(from, Some(ack));
@@ -661,6 +668,12 @@ impl Lease {
     fn interval(&self) -> Duration {
         let lease = self.reads().map(|reads| Duration::from_millis(u64::from(reads.timing.lease_ms)));
         lease.map_or(MESSAGE_MAX, |lease| (lease / MESSAGES_PER_LEASE).min(MESSAGE_MAX))
+    }
+
+    /// Where a node is reached, as the newest membership says.
+    pub(crate) fn address(&self, id: u64) -> Option<Member> {
+        let metrics = self.inner.metrics.get()?.borrow_watched();
+        metrics.membership_config.membership().get_node(&id).cloned()
     }
 
     fn members(&self) -> Vec<(u64, Member)> {

@@ -79,7 +79,10 @@ fn other_kind<T>() -> Result<T, RPCError<TypeConfig>> {
 
 impl Client {
     async fn call(&self, lane: Lane, request: Request, limit: Duration) -> Result<Reply, RPCError<TypeConfig>> {
-        self.peers.call_node(self.target, &self.member, lane, &request, limit).await.map_err(rpc_error)
+        // openraft goes on with the address that it began with, also when the node has moved.
+        let moved = self.lease.address(self.target);
+        let member = moved.as_ref().unwrap_or(&self.member);
+        self.peers.call_node(self.target, member, lane, &request, limit).await.map_err(rpc_error)
     }
 
     async fn send(

@@ -66,7 +66,10 @@ const ERASE_SNAPSHOT: Duration = Duration::from_secs(600);
 /// How long a node that joins may take to answer.
 const GREET: Duration = Duration::from_secs(2);
 
-/// How often it is looked whether the disks of all members are written down.
+/// How long the leader may take to write down where a node is reached.
+const MOVE: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether the disks and addresses of members are written down.
 const NOTE_LOOK: Duration = Duration::from_millis(1_000);
 
 /// How often it is looked whether entries behind a snapshot can go.
@@ -164,6 +167,7 @@ impl Node {
     /// Starts the replica: recovers what is on disk and takes part from then on.
     pub async fn start(config: NodeConfig, storage: Storage, peers: Peers) -> Result<Self, StartError> {
         let Storage { log, state, disk, quarantine } = storage;
+        check_owner(&config, &log, &state)?;
         state.check_in_background(CHECK_EVERY)?;
         let raft_config = raft_config(&config)?;
         if boottime() == 0 {
@@ -204,6 +208,7 @@ impl Node {
         let node = Self { inner: Arc::new(inner) };
         tokio::spawn(leave_stuck_disk(Arc::downgrade(&node.inner), disk));
         tokio::spawn(purge_log(Arc::downgrade(&node.inner)));
+        tokio::spawn(keep_address(Arc::downgrade(&node.inner)));
         tokio::spawn(keep_disks_noted(Arc::downgrade(&node.inner)));
         tokio::spawn(stop_serving(Arc::downgrade(&node.inner), quarantine));
         Ok(node)
@@ -482,7 +487,10 @@ impl Node {
                 Reply::Done(Vec::new())
             }
             Request::Admin(command) => {
-                self.change_membership(command).await?;
+                // A task of its own: what is half done when an operator loses patience would stay so.
+                let node = self.clone();
+                let task = tokio::spawn(async move { node.change_membership(command).await });
+                task.await.map_err(stopped)??;
                 Reply::Done(Vec::new())
             }
         })
@@ -495,6 +503,7 @@ impl Node {
         }
         match command {
             AdminRequest::Join { id, member } => self.join(id, member).await,
+            AdminRequest::Move { id, member } => self.moved(id, member).await,
             AdminRequest::Remove { id } => self.remove(id).await,
             AdminRequest::TransferLeader { to } => self.transfer_leader(to).await,
             AdminRequest::Snapshot | AdminRequest::Service(_) => Ok(()),
@@ -509,28 +518,87 @@ impl Node {
             return self.still_has_its_log(id, &member).await;
         }
         if voters.contains(&id) {
-            return Err(PeerError::Refused(format!(
-                "node {id} is a voter at another address or under another name: remove it first"
-            )));
+            return self.moved(id, member).await;
         }
-        if let Some(other) = self.at_address(&member.peer).filter(|other| *other != id) {
-            return Err(PeerError::Refused(format!(
-                "node {other} is a member at `{}`: remove it first, or give node {id} an address of its own",
-                member.peer
-            )));
-        }
+        self.is_free(id, &member)?;
         let is_new = known.is_none();
-        if known.is_some_and(|known| known != member) {
-            let nodes = BTreeMap::from([(id, member.clone())]);
-            raft.change_membership(ChangeMembers::SetNodes(nodes), true).await.map_err(write_error)?;
-        }
         // It says which disk it has when it is called, and votes only after that is written down.
-        self.inner.peers.call_node(id, &member, Lane::Control, &Request::Status, GREET).await?;
+        let status = self.inner.peers.call_node(id, &member, Lane::Control, &Request::Status, GREET).await?;
+        let Reply::Status(status) = status else { return Err(PeerError::NoAnswer("an answer of another kind".into())) };
+        // Logs of two clusters may look alike: by term and index alone nobody could tell them apart later.
+        let ours = status.members.iter().any(|member| self.at_address(&member.peer) == Some(member.id));
+        if status.last_index > 0 && !ours {
+            return Err(PeerError::Refused(format!(
+                "node {id} belongs to another cluster: stop it, and let it join with an empty data directory"
+            )));
+        }
+        if known.is_some_and(|known| known != member) {
+            self.set_address(id, member.clone()).await?;
+        }
         let nodes: Vec<u64> = self.members().into_iter().filter(|known| *known != id).chain([id]).collect();
         self.note_disks(&nodes).await.map_err(|error| PeerError::Refused(error.to_string()))?;
         hooks::join(raft, &self.inner.lease, id, member, is_new, JOIN).await?;
         tracing::info!(node = id, "node joined as a voter");
         Ok(())
+    }
+
+    /// A member is reached at another address. It answers there, and has the disk that it must have: so it is the one.
+    async fn moved(&self, id: u64, member: Member) -> Result<(), PeerError> {
+        let known = self.member_of(id).ok_or_else(|| PeerError::Refused(format!("node {id} is not a member")))?;
+        if known == member {
+            return Ok(());
+        }
+        if known.name != member.name {
+            let name = known.name;
+            return Err(PeerError::Refused(format!("node {id} is a member under the name `{name}`: remove it first")));
+        }
+        self.is_free(id, &member)?;
+        if id != self.id() {
+            self.still_has_its_log(id, &member).await?;
+        }
+        self.set_address(id, member.clone()).await?;
+        tracing::info!(node = id, peer = member.peer, "a node is reached elsewhere");
+        Ok(())
+    }
+
+    async fn set_address(&self, id: u64, member: Member) -> Result<(), PeerError> {
+        let nodes = ChangeMembers::SetNodes(BTreeMap::from([(id, member)]));
+        self.inner.raft.change_membership(nodes, true).await.map(|_| ()).map_err(write_error)
+    }
+
+    /// Whether no other member is reached where this one wants to be.
+    fn is_free(&self, id: u64, member: &Member) -> Result<(), PeerError> {
+        match self.at_address(&member.peer).filter(|other| *other != id) {
+            None => Ok(()),
+            Some(other) => Err(PeerError::Refused(format!(
+                "node {other} is a member at `{}`: remove it first, or give node {id} an address of its own",
+                member.peer
+            ))),
+        }
+    }
+
+    /// Tells the cluster where this node is reached, if that is not what the cluster knows.
+    async fn announce_address(&self) -> Result<(), NodeError> {
+        let (id, member) = (self.id(), self.member());
+        if self.member_of(id).is_none_or(|known| known == member) {
+            return Ok(());
+        }
+        let request = AdminRequest::Move { id, member };
+        if self.is_leader() {
+            return self.admin(request).await.map(|_| ());
+        }
+        // The leader cannot be heard by who is called elsewhere: somebody knows it.
+        let mut said = NodeError::Unavailable("no other member answers");
+        for other in self.members().into_iter().filter(|other| *other != id) {
+            let Some(to) = self.member_of(other) else { continue };
+            let request = Request::Admin(request.clone());
+            match self.inner.peers.call_node(other, &to, Lane::Control, &request, MOVE).await {
+                Ok(_) => return Ok(()),
+                Err(PeerError::NotLeader { .. } | PeerError::Unreachable(_)) => {}
+                Err(error) => said = NodeError::Refused(error.to_string()),
+            }
+        }
+        Err(said)
     }
 
     /// The member that is reached at an address.
@@ -777,6 +845,17 @@ async fn stop_serving(node: Weak<Inner>, quarantine: PathBuf) {
     }
 }
 
+/// Has the cluster call this node where it is.
+async fn keep_address(node: Weak<Inner>) {
+    loop {
+        let Some(inner) = node.upgrade() else { return };
+        if let Err(error) = (Node { inner }).announce_address().await {
+            tracing::warn!(%error, "the cluster does not know yet where this node is reached");
+        }
+        tokio::time::sleep(NOTE_LOOK).await;
+    }
+}
+
 /// Writes down which disks the members have, where that is not in the log yet.
 async fn keep_disks_noted(node: Weak<Inner>) {
     loop {
@@ -849,6 +928,23 @@ async fn unless_replaced(
         biased;
         answer = answer => answer,
         () = replaced => Err(PeerError::NoAnswer("another node leads now".into())),
+    }
+}
+
+/// Whether the data is this node's, and of this world.
+fn check_owner(config: &NodeConfig, log: &RaftLog, state: &StateStore) -> Result<(), StartError> {
+    let owner = log.owner(config.id)?;
+    if owner != config.id {
+        return Err(StartError::Config(format!("the data is that of node {owner}, not of node {}", config.id)));
+    }
+    let world = state.view(|view| read::world(view)).map_err(|error| StartError::Consensus(error.to_string()))?;
+    match world.filter(|world| world.id != config.world) {
+        Some(world) => Err(StartError::Config(format!(
+            "the data belongs to world {}, and the world key to world {}",
+            world.id.guid(),
+            config.world.guid()
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -70,17 +70,7 @@ impl Replica {
         let address = listener.local_addr().unwrap().to_string();
         let name = format!("node{named}");
         let identity = authority.identity(&name);
-        let config = NodeConfig {
-            id,
-            name: name.clone(),
-            advertise: address.clone(),
-            world,
-            heartbeat_ms: 50,
-            election_min_ms: 250,
-            election_max_ms: 500,
-            snapshot_entries: 40,
-            keep_entries: 5,
-        };
+        let config = config(id, &name, &address, world);
         // After a stop, the last tasks may still hold the files for a moment.
         let storage = until("the files", || async { Storage::open(dir).ok() }).await;
         let peers = Peers::new(world, id, name, Some(identity.clone()));
@@ -99,6 +89,20 @@ impl Replica {
         // The listener's socket goes with its task.
         self.server.await.ok();
         self.address
+    }
+}
+
+fn config(id: u64, name: &str, address: &str, world: Id128) -> NodeConfig {
+    NodeConfig {
+        id,
+        name: name.into(),
+        advertise: address.into(),
+        world,
+        heartbeat_ms: 50,
+        election_min_ms: 250,
+        election_max_ms: 500,
+        snapshot_entries: 40,
+        keep_entries: 5,
     }
 }
 
@@ -407,6 +411,65 @@ async fn a_voter_that_lost_its_log_elects_nobody() {
     cluster.node(leads).admin(join).await.unwrap();
     cluster.node(leads).admin(AdminRequest::Remove { id: lost }).await.unwrap();
     assert_eq!(newest(&new.node, "s").await.map(|v| v.version), Some(version));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_comes_back_at_another_address_is_found_and_holds_a_lease_by_itself() {
+    let mut cluster = Cluster::new().await;
+    let timing = ReadTiming::default();
+    let leases = Command::SetReads(SetReads { mode: ReadMode::Lease, timing });
+    assert_eq!(cluster.node(1).propose(&entry(fresh(), &leases)).await.unwrap(), Outcome::Done);
+    for moves in [2, cluster.leader().await] {
+        let before = cluster.stop(moves).await;
+        // Somebody else is there now, and nobody mistakes it.
+        let stranger = TcpListener::bind(&before).await.unwrap();
+        let path = cluster.path(moves);
+        cluster.replicas.push(Replica::start(&cluster.authority, &path, moves, None, WORLD).await);
+        let address = cluster.replicas.last().unwrap().address.clone();
+        assert_ne!(address, before);
+        until("the others to know", || async {
+            let known =
+                |replica: &Replica| replica.node.status().members.iter().any(|m| m.id == moves && m.peer == address);
+            cluster.replicas.iter().all(known).then_some(())
+        })
+        .await;
+        let version = put(cluster.node(moves), "s").await;
+        until("a lease", || async { cluster.node(moves).lease().view().valid.then_some(()) }).await;
+        assert_eq!(newest(cluster.node(moves), "s").await.map(|v| v.version), Some(version));
+        drop(stranger);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_another_cluster_does_not_join() {
+    let cluster = Cluster::new().await;
+    // Of the same world, which is no cluster.
+    let other = Replica::start(&cluster.authority, &cluster.path(4), 4, None, WORLD).await;
+    other.node.initialize().await.unwrap();
+    other.node.elect_if_alone().await.unwrap();
+    other.node.gate().check().await.unwrap();
+    let join = AdminRequest::Join { id: 4, member: other.member() };
+    match cluster.node(cluster.leader().await).admin(join).await {
+        Err(NodeError::Refused(text)) => assert!(text.contains("node 4 belongs to another cluster"), "{text}"),
+        joined => panic!("{joined:?}"),
+    }
+    assert_eq!(other.node.status().role, Role::Leader);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_data_of_another_node_or_world_is_not_taken() {
+    let mut cluster = Cluster::new().await;
+    cluster.stop(3).await;
+    let path = cluster.path(3);
+    for (id, world, what) in [(7, WORLD, "that of node 3, not of node 7"), (3, Id128([8; 16]), "belongs to world")] {
+        let storage = until("the files to be closed", || async { Storage::open(&path).ok() }).await;
+        let config = config(id, "node3", "127.0.0.1:0", world);
+        let peers = Peers::new(world, id, "node3".into(), None);
+        match Node::start(config, storage, peers).await {
+            Err(error) => assert!(error.to_string().contains(what), "{error}"),
+            Ok(_) => panic!("it started as {id}"),
+        }
+    }
 }
 
 /// It would vote and acknowledge in the other one's name.

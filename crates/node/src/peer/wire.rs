@@ -113,6 +113,13 @@ pub enum AdminRequest {
     Snapshot,
     /// A request of the service above: opaque here.
     Service(Vec<u8>),
+    /// This member is reached elsewhere from now on.
+    Move {
+        /// Its id.
+        id: u64,
+        /// Where it is reached.
+        member: Member,
+    },
 }
 
 /// A step of sending a snapshot; each is answered before the next is sent.
