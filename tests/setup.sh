@@ -26,6 +26,15 @@ if ! command -v cargo >/dev/null; then
   sudo=""
   [ "$(id -u)" = 0 ] || sudo=sudo
   $sudo apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq rustup >/dev/null
+  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq rustup >/dev/null || {
+    echo "setup: this Debian has no package rustup (13 has): install Rust's tools yourself, then try again" >&2
+    exit 1
+  }
   rustup default stable
+fi
+needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")
+found=$(cargo --version | cut -d' ' -f2)
+if [ "$(printf '%s\n' "$needed" "$found" | sort -V | head -1)" != "$needed" ]; then
+  echo "setup: cargo $found is there, and $needed or later is needed: \`rustup update stable\`" >&2
+  exit 1
 fi

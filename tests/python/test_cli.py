@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness import ROOT, Dev, binary, clean_environment, eventually, run
+from harness import ROOT, Dev, binary, clean_environment, eventually, must, run
 
 # --- dev -------------------------------------------------------------------------------------------------------------
 
@@ -369,3 +369,44 @@ def test_output_to_a_closed_pipe_is_no_panic() -> None:
     )
     os.close(writer)
     assert b"panicked" not in done.stderr
+
+
+def test_certificates_for_another_node_and_in_place_of_old_ones(tmp_path: Path) -> None:
+    secrets, out = tmp_path / "secrets", tmp_path / "new"
+    must("world", "init", "--out", str(secrets), "--domain", "kms.test", "--node", "node1")
+    more = ("world", "certificate", "--secrets", str(secrets), "--out", str(out))
+    must(*more, "--node", "node4", "--domain", "kms.test")
+    assert sorted(file.name for file in out.iterdir()) == ["api.key", "api.pem", "node4.key", "node4.pem"]
+    assert {oct(file.stat().st_mode & 0o777) for file in out.glob("*.key")} == {"0o600"}
+    # They fit the authorities that nodes and clients know already: the check looks.
+    config = tmp_path / "node4.toml"
+    config.write_text(
+        f"""
+[node]
+id = 4
+name = "node4"
+data_dir = "data"
+[world]
+file = "{secrets}/world.key"
+[api]
+domain = "kms.test"
+certificate = "{out}/api.pem"
+key = "{out}/api.key"
+[peer]
+advertise = "127.0.0.1:8444"
+ca = "{secrets}/peer-ca.pem"
+certificate = "{out}/node4.pem"
+key = "{out}/node4.key"
+"""
+    )
+    must("config", "check", str(config))
+    again = run(*more, "--node", "node4")
+    assert again.code == 1 and "node4.pem` is there already" in again.err, again
+    nobody = run("world", "certificate", "--secrets", str(out), "--out", str(out), "--node", "node5")
+    assert nobody.code == 1 and "peer-ca.pem" in nobody.err, nobody
+
+
+def test_a_node_that_is_named_twice_leaves_nothing(tmp_path: Path) -> None:
+    twice = run("world", "init", "--out", str(tmp_path / "s"), "--node", "a", "--node", "a")
+    assert twice.code == 1 and "node `a` is named twice" in twice.err, twice
+    assert not (tmp_path / "s").exists()

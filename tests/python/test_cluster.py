@@ -7,13 +7,14 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azure.keyvault.keys.crypto import SignatureAlgorithm
 
 from conftest import clients_of
-from harness import SEED, Cluster, Place, eventually, run
+from harness import SEED, Cluster, Place, Process, eventually, free_port, must, run
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +162,26 @@ def test_a_second_init_is_refused(cluster: Cluster) -> None:
     assert again.code != 0 and again.err.strip(), "a clear error"
     with pytest.raises(json.JSONDecodeError):
         json.loads(again.out)
+
+
+def test_no_second_cluster_is_made_beside_the_first(cluster: Cluster, tmp_path: Path) -> None:
+    """Its nodes would look like nodes of this one."""
+    secrets, second = cluster.secrets, cluster.nodes[1]
+    must("world", "certificate", "--secrets", str(secrets), "--out", str(tmp_path), "--node", "node4")
+    config, port = tmp_path / "node4.toml", free_port()
+    text = second.config.read_text().replace(str(second.data), str(tmp_path / "data"))
+    text = text.replace(f"{secrets}/node2.", f"{tmp_path}/node4.").replace('"node2"', '"node4"').replace("id = 2", "id = 4")
+    for name in ("api", "admin"):
+        text = text.replace(f":{getattr(second, name)}", f":{free_port()}")
+    listen = f'advertise = "127.0.0.1:{second.peer}"'
+    text = text.replace(f'listen = "127.0.0.1:{second.peer}"\n{listen}', f'listen = "127.0.0.1:{port}"\n{listen}')
+    config.write_text(text.replace(listen, f'advertise = "127.0.0.1:{port}"'))
+    node = Process("node4", ["server", "--config", str(config)], tmp_path / "node4.log").start().wait_ready()
+    try:
+        made = run("cluster", "init", "--config", str(config))
+        assert made.code == 1 and "belongs to a cluster already" in made.err, made
+    finally:
+        node.kill()
 
 
 def test_health_and_metrics(cluster: Cluster) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from harness import Cluster, Dev, Place, Reply, eventually
+from harness import b64url, Cluster, Dev, Place, Reply, eventually
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -216,7 +216,7 @@ def test_a_reader_of_an_asymmetric_key_may_do_what_its_public_half_can(world: Wo
     assert forbidden(call("public", "unwrapkey", {"alg": "RSA-OAEP-256", "value": data}), "ForbiddenByRbac")
     assert forbidden(call("curve", "sign", {"alg": "ES256", "value": data}), "ForbiddenByRbac")
     assert forbidden(call("secret", "encrypt", {"alg": "A128GCM", "value": data}), "ForbiddenByRbac")
-    assert forbidden(call("none", "encrypt", {"alg": "RSA-OAEP-256", "value": data}), "ForbiddenByRbac")
+    assert forbidden(call("nobody", "encrypt", {"alg": "RSA-OAEP-256", "value": data}), "ForbiddenByRbac")
 
 
 def test_a_granted_answer_names_the_assignment(world: World, role: str) -> None:

@@ -60,6 +60,7 @@ impl Service {
 
     /// The statement for this node that an approver has to sign.
     pub(crate) fn emergency_statement(&self, bound_ms: u64, minutes: u64) -> Result<String, String> {
+        self.check_approvers()?;
         if !BOUND_MS.contains(&bound_ms) {
             return Err("the bound is 1000 to 604800000 ms".into());
         }
@@ -69,12 +70,17 @@ impl Service {
         Ok(self.statement(bound_ms, self.now_ms() / 1_000 + minutes * 60))
     }
 
+    fn check_approvers(&self) -> Result<(), String> {
+        match self.config.approvers.is_empty() {
+            true => Err("no approvers are configured (emergency.approvers): there are no emergencies here".into()),
+            false => Ok(()),
+        }
+    }
+
     /// Begins an emergency, if the statement is about this node and an approver signed it (RS256: RSA, PKCS #1 v1.5, SHA-256;
     /// base64). Answers until when it lasts, in seconds since 1970.
     pub(crate) fn begin_emergency(self: &Arc<Self>, statement: &str, signature: &str) -> Result<u64, String> {
-        if self.config.approvers.is_empty() {
-            return Err("no approvers are configured (emergency.approvers): there are no emergencies here".into());
-        }
+        self.check_approvers()?;
         let number = |name: &str| {
             let line = statement.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
             line.and_then(|text| text.parse::<u64>().ok())

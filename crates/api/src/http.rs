@@ -16,6 +16,7 @@ use crate::{graph, identity, management, ops, route};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{web, HttpRequest, HttpResponse, HttpResponseBuilder};
+use claviger_node::NodeError;
 use claviger_state_machine::read;
 use claviger_state_machine::records::Vault;
 use claviger_types::name::{Id128, VaultName};
@@ -267,6 +268,10 @@ impl Exchange<'_> {
             };
             if good {
                 pause::reach(Point::Confirmed);
+                // It was found by what this node had applied before the gate: the name may have gone to another vault since.
+                if matches!(result, Err((ServiceError::VaultNotFound(_), _))) && self.find_vault(label).await.is_ok() {
+                    return Err(plain(NodeError::Unavailable("the vault's name has passed on").into()));
+                }
                 seen.index = match fate {
                     Fate::Proposed(index) => index,
                     Fate::Looked => Some(reading.index()),

@@ -181,7 +181,8 @@ impl Service {
         blobs: Vec<Vec<u8>>,
     ) -> Result<Outcome, ServiceError> {
         let outcome = self.propose(actor, command, blobs).await?;
-        self.node.gate().check().await?;
+        // It is decided; the caller must not take it for undone.
+        self.node.gate().check().await.map_err(|_| ServiceError::OutcomeUnknown)?;
         Ok(outcome)
     }
 }

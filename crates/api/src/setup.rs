@@ -309,7 +309,7 @@ impl Service {
             hash,
             hint: secret.chars().take(3).collect(),
             display_name: "first".into(),
-            start: 0,
+            start: self.now_ms() / 1_000,
             end: None,
         };
         self.system(Command::AddClientSecret(AddClientSecret { tenant, app, secret }), Vec::new()).await

@@ -15,7 +15,12 @@ use std::process::ExitCode;
 ///
 /// On a laptop: `claviger dev`, then `claviger exec -- python program.py`. Three nodes: see cluster-config/README.md.
 #[derive(Parser)]
-#[command(name = "claviger", version, about, long_about, arg_required_else_help = true)]
+#[command(
+    name = "claviger",
+    version,
+    about = "A highly available key-management service that speaks the Azure Key Vault REST API",
+    arg_required_else_help = true
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Top,
@@ -74,7 +79,7 @@ pub(crate) struct DevArgs {
     #[arg(long)]
     pub(crate) managed_identity: bool,
     /// Log level: error, warn, info, debug or trace.
-    #[arg(long, value_name = "LEVEL", default_value = "warn")]
+    #[arg(long, value_name = "LEVEL", default_value = "warn", value_parser = config::LEVELS.to_vec())]
     pub(crate) log_level: String,
     /// Stop when standard input ends: how `claviger exec` ties its server to itself.
     #[arg(long, hide = true)]
@@ -133,6 +138,22 @@ enum WorldCommand {
         /// Seal the world key under a passphrase from standard input.
         #[arg(long, conflicts_with_all = ["passphrase_env", "passphrase_file"])]
         passphrase_stdin: bool,
+    },
+    /// Make certificates from a world's authorities: for another node, or in place of those that end. Nothing that exists is
+    /// overwritten.
+    Certificate {
+        /// Where `world init` wrote: `peer-ca.pem` and `peer-ca.key`, `api-ca.pem` and `api-ca.key`.
+        #[arg(long, value_name = "DIR")]
+        secrets: PathBuf,
+        /// Where to write.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// A node to make a certificate for; repeat.
+        #[arg(long = "node", value_name = "NAME", required_unless_present = "domain")]
+        nodes: Vec<String>,
+        /// The domain of the API to make a certificate for.
+        #[arg(long)]
+        domain: Option<String>,
     },
 }
 
@@ -303,6 +324,11 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
             cluster::world_init(&out, &region, &domain, &nodes, &protection)?;
             Ok(ExitCode::SUCCESS)
         }
+        Top::World(WorldCommand::Certificate { secrets, out, nodes, domain }) => {
+            harden::process()?;
+            cluster::certificates(&secrets, &out, &nodes, domain.as_deref())?;
+            Ok(ExitCode::SUCCESS)
+        }
         Top::Cluster(command) => {
             harden::process()?;
             runtime(2)?.block_on(run_cluster(command)).map(|()| ExitCode::SUCCESS)
@@ -337,9 +363,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
 
 async fn run_cluster(command: ClusterCommand) -> Result<()> {
     match command {
-        ClusterCommand::Init { config, vaults } => {
-            cluster::service(&load(&config.config)?, &claviger_api::AdminCommand::Init { vaults }).await
-        }
+        ClusterCommand::Init { config, vaults } => cluster::init(&load(&config.config)?, vaults).await,
         ClusterCommand::Join(config) => cluster::join(&load(&config.config)?).await,
         ClusterCommand::Status { config, json } => cluster::status(&load(&config.config)?, json).await,
         ClusterCommand::Remove { config, node } => cluster::remove(&load(&config.config)?, node).await,

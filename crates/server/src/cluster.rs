@@ -3,7 +3,7 @@
 use crate::cli::say;
 use crate::config::Config;
 use crate::harden;
-use crate::pki::{self, Authority, Usage, ANY_PEER};
+use crate::pki::{self, Authority, Issued, Usage, ANY_PEER};
 use crate::serve::identity;
 use crate::world::{self, Protection, World};
 use anyhow::{bail, ensure, Context, Result};
@@ -27,26 +27,61 @@ pub(crate) fn world_init(
     nodes: &[String],
     protection: &Protection,
 ) -> Result<()> {
+    for (i, node) in nodes.iter().enumerate() {
+        ensure!(!nodes.iter().take(i).any(|other| other == node), "node `{node}` is named twice");
+    }
     harden::private_dir(out)?;
     let write = |name: &str, mode: u32, text: &str| harden::write_new(&out.join(name), mode, text.as_bytes());
     let world = world::create(&out.join("world.key"), region, protection)?;
     let api = Authority::create(&format!("Claviger {region} API"))?;
-    let served = api.issue(&pki::api_names(domain), &[], Usage::Server)?;
     write("api-ca.pem", 0o644, api.certificate_pem())?;
     write("api-ca.key", 0o600, &api.expose_key_pem())?;
-    write("api.pem", 0o644, &served.chain_pem)?;
-    write("api.key", 0o600, &served.key_pem)?;
+    api_certificate(&api, out, domain)?;
     let peers = Authority::create(&format!("Claviger {region} peers"))?;
     write("peer-ca.pem", 0o644, peers.certificate_pem())?;
     write("peer-ca.key", 0o600, &peers.expose_key_pem())?;
-    for node in nodes {
-        let issued = peers.issue(&[node.clone(), ANY_PEER.to_owned()], &[], Usage::ServerAndClient)?;
-        write(&format!("{node}.pem"), 0o644, &issued.chain_pem)?;
-        write(&format!("{node}.key"), 0o600, &issued.key_pem)?;
-    }
+    nodes.iter().try_for_each(|node| node_certificate(&peers, out, node))?;
     say(&format!("world {} made in {}", world.id.guid(), out.display()));
     say("keep a copy of world.key offline: without it nothing can be read, and whoever has it can read everything");
     Ok(())
+}
+
+/// `claviger world certificate`.
+pub(crate) fn certificates(secrets: &Path, out: &Path, nodes: &[String], domain: Option<&str>) -> Result<()> {
+    let authority = |name: &str| {
+        let certificate = secrets.join(format!("{name}.pem"));
+        let certificate = std::fs::read_to_string(&certificate)
+            .with_context(|| format!("cannot read `{}`", certificate.display()))?;
+        let key = harden::read_private(&secrets.join(format!("{name}.key")))?;
+        Authority::load(&certificate, std::str::from_utf8(&key).context("the authority's key is no text")?)
+    };
+    harden::private_dir(out)?;
+    if !nodes.is_empty() {
+        let peers = authority("peer-ca")?;
+        nodes.iter().try_for_each(|node| node_certificate(&peers, out, node))?;
+    }
+    if let Some(domain) = domain {
+        api_certificate(&authority("api-ca")?, out, domain)?;
+    }
+    say(&format!("certificates made in {}", out.display()));
+    Ok(())
+}
+
+fn api_certificate(authority: &Authority, out: &Path, domain: &str) -> Result<()> {
+    write_certificate(out, "api", &authority.issue(&pki::api_names(domain), &[], Usage::Server)?)
+}
+
+fn node_certificate(authority: &Authority, out: &Path, node: &str) -> Result<()> {
+    write_certificate(
+        out,
+        node,
+        &authority.issue(&[node.to_owned(), ANY_PEER.to_owned()], &[], Usage::ServerAndClient)?,
+    )
+}
+
+fn write_certificate(out: &Path, name: &str, issued: &Issued) -> Result<()> {
+    harden::write_new(&out.join(format!("{name}.pem")), 0o644, issued.chain_pem.as_bytes())?;
+    harden::write_new(&out.join(format!("{name}.key")), 0o600, issued.key_pem.as_bytes())
 }
 
 fn peers(config: &Config) -> Result<Peers> {
@@ -121,6 +156,21 @@ async fn admin(config: &Config, request: AdminRequest) -> Result<()> {
     }
 }
 
+/// `claviger cluster init`.
+pub(crate) async fn init(config: &Config, vaults: Vec<String>) -> Result<()> {
+    let peers = peers(config)?;
+    for member in known(config) {
+        let Ok(status) = status_of(&peers, &member).await else { continue };
+        ensure!(
+            status.id == config.node.id || status.members.is_empty(),
+            "node {} at `{}` belongs to a cluster already: join it with `claviger cluster join`",
+            status.id,
+            member.peer
+        );
+    }
+    service(config, &AdminCommand::Init { vaults }).await
+}
+
 /// `claviger cluster join`.
 pub(crate) async fn join(config: &Config) -> Result<()> {
     let peers = peers(config)?;
@@ -158,19 +208,22 @@ pub(crate) async fn snapshot(config: &Config) -> Result<()> {
 /// `claviger cluster status`.
 pub(crate) async fn status(config: &Config, json: bool) -> Result<()> {
     let peers = peers(config)?;
-    let mut first = None;
-    for member in [own(config)].into_iter().chain(known(config)) {
-        if let Ok(status) = status_of(&peers, &member).await {
-            if !status.members.is_empty() || first.is_none() {
+    let (mut first, mut silent) = (None, Vec::new());
+    for member in known(config).into_iter().rev() {
+        match status_of(&peers, &member).await {
+            Ok(status) => {
                 let known = !status.members.is_empty();
-                first = Some(status);
+                if known || first.is_none() {
+                    first = Some(status);
+                }
                 if known {
                     break;
                 }
             }
+            Err(error) => silent.push(format!("{}: {error}", member.peer)),
         }
     }
-    let first = first.context("no node answers")?;
+    let first = first.with_context(|| format!("no node answers:\n  {}", silent.join("\n  ")))?;
     let mut rows = Vec::new();
     for member in &first.members {
         let address = Member { peer: member.peer.clone(), name: member.name.clone() };
@@ -197,6 +250,11 @@ pub(crate) async fn status(config: &Config, json: bool) -> Result<()> {
     if let Some(s) = leader {
         say(&format!("reads  {}", s.read_mode));
     }
+    let voters = rows.iter().filter(|(member, _)| member.voter);
+    let (voters, answer) = voters.fold((0, 0), |(all, ok), (_, status)| (all + 1, ok + usize::from(status.is_ok())));
+    if answer * 2 <= voters {
+        say(&format!("NO MAJORITY: {answer} of {voters} voters answer; nothing is written until more of them do"));
+    }
     let blocking = leader.map(|s| s.lease.blocked_by.clone()).unwrap_or_default();
     let head = leader.map_or(0, |s| s.last_index);
     say(&format!(
@@ -220,9 +278,10 @@ pub(crate) async fn status(config: &Config, json: bool) -> Result<()> {
             Ok(s) => {
                 let lease = if s.lease.valid { format!("{} ms", s.lease.remaining_ms) } else { "none".to_owned() };
                 let fault = s.fault.as_ref().map(|why| format!("  SERVES NO MORE: {why}")).unwrap_or_default();
+                let emergency = if s.emergency { "  EMERGENCY: it answers from a state that may be old" } else { "" };
                 let blocks = if blocking.contains(&s.id) { "  writes wait for it" } else { "" };
                 say(&format!(
-                    "{:>4}  {:<12} {:<22} {:<9} {:>5} {:>9} {:>9} {:>9} {:>9} {:>6} {:>9} {:>8}  {}{blocks}{fault}",
+                    "{:>4}  {:<12} {:<22} {:<9} {:>5} {:>9} {:>9} {:>9} {:>9} {:>6} {:>9} {:>8}  {}{blocks}{emergency}{fault}",
                     s.id,
                     s.name,
                     s.peer,

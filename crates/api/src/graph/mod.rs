@@ -11,7 +11,7 @@ use crate::directory;
 use crate::domain::{Origin, Resource};
 use crate::http::read_body;
 use crate::identity::certificate_key;
-use crate::management::{add_headers, authenticate, filter, segments, ArmError};
+use crate::management::{add_headers, authenticate, filter, segments, settle, still_authentic, ArmError};
 use crate::service::{fresh_id, Service};
 use crate::tokens::Principal;
 use actix_web::http::StatusCode;
@@ -93,16 +93,16 @@ async fn answer(
     dialect: Dialect,
 ) -> Result<(u16, Option<Value>)> {
     service.node().gate().check().await?;
-    let principal = authenticate(request, service, origin, Resource::Graph).await?;
+    authenticate(request, service, origin, Resource::Graph).await?;
     let body = read_body(payload, BODY_BYTES_MAX).await?;
+    let principal = still_authentic(request, service, origin, Resource::Graph).await?;
     let graph = Graph { service, origin, principal, query: request.query_string(), body: &body };
     let given: Vec<&str> = segments.iter().skip(1).map(String::as_str).collect();
     let answer = match dialect {
         Dialect::Microsoft => graph.route(request.method().as_str(), &given).await,
         Dialect::Old => graph.route_old(request.method().as_str(), &given),
     };
-    // Nothing is shown that another node could still miss.
-    service.node().gate().settle().await?;
+    settle(request, service).await?;
     answer
 }
 

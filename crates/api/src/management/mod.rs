@@ -154,18 +154,36 @@ async fn answer(
     }
     // What the token says depends on keys and principals that another node may just have changed.
     service.node().gate().check().await?;
-    let principal = authenticate(request, service, origin, Resource::Management).await?;
+    authenticate(request, service, origin, Resource::Management).await?;
     let version = version.ok_or_else(|| {
         let text = "The api-version query parameter (?api-version=) is required for all requests.";
         ArmError::new(400, "MissingApiVersionParameter", text)
     })?;
     let body = read_body(payload, BODY_BYTES_MAX).await?;
+    let principal = still_authentic(request, service, origin, Resource::Management).await?;
     let arm = Arm { service, origin, principal, path: request.path(), query, body: &body, version };
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let answer = arm.route(request.method().as_str(), &segments, &folded).await;
-    // Nothing is shown that another node could still miss.
-    service.node().gate().settle().await?;
+    settle(request, service).await?;
     answer
+}
+
+/// The principal once its body has arrived, which may take a while: by then it may be gone.
+pub(crate) async fn still_authentic(
+    request: &HttpRequest,
+    service: &Service,
+    origin: &Origin<'_>,
+    plane: Resource,
+) -> Result<Arc<Principal>> {
+    service.node().gate().check().await?;
+    authenticate(request, service, origin, plane).await
+}
+
+/// Nothing is shown that another node could still miss. What was to change something may have done so.
+pub(crate) async fn settle(request: &HttpRequest, service: &Service) -> Result<()> {
+    let settled = service.node().gate().settle().await;
+    let looks = request.method().is_safe();
+    settled.map_err(|error| if looks { error.into() } else { ServiceError::OutcomeUnknown.into() })
 }
 
 /// The principal of a request, whose token must be for this plane and from its own tenant's issuer.

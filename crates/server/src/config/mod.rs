@@ -16,7 +16,7 @@ mod tree;
 
 pub(crate) use fields::render_default;
 pub(crate) use files::identity_header;
-pub(crate) use reader::{shown, text};
+pub(crate) use reader::{shown, text, LEVELS};
 pub(crate) use tree::{AuthorityFile, Config, LogFormat, ManagedIdentitySection};
 
 use std::fmt;

@@ -17,7 +17,7 @@ use super::Problem;
 use crate::issuers;
 use crate::world::{PassphraseSource, Unseal};
 
-const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
+pub(crate) const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 
 /// Reads fields one by one and keeps what is wrong with them.
 pub(super) struct Reader<'a> {
