@@ -7,11 +7,13 @@ mod users;
 
 pub(crate) use federation::render as render_federated;
 
+use crate::call::query_parameter;
 use crate::directory;
 use crate::domain::{Origin, Resource};
+use crate::filter::{self, Condition};
 use crate::http::read_body;
 use crate::identity::certificate_key;
-use crate::management::{add_headers, authenticate, filter, segments, ArmError};
+use crate::management::{add_headers, authenticate, segments, ArmError};
 use crate::service::{fresh_id, Service};
 use crate::tokens::Principal;
 use actix_web::http::StatusCode;
@@ -229,28 +231,68 @@ fn typed(mut value: Value, name: &str) -> Value {
     value
 }
 
-/// The conditions of a `$filter` on an object, as it is rendered. One that is not understood holds for nothing: an
-/// answer with too much would name the wrong principal.
-fn fits(conditions: &[(String, String)], item: &Value) -> bool {
-    let text = |name: &str| {
-        let found = item.as_object().and_then(|o| o.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)));
-        found.and_then(|(_, value)| value.as_str()).unwrap_or_default().to_owned()
+/// What a list of this name can be filtered by, in lower case.
+fn filterable(of: &str) -> &'static [&'static str] {
+    match of {
+        "users" => &["id", "objectid", "displayname", "userprincipalname", "mail", "mailnickname", "accountenabled"],
+        "groups" => &["id", "displayname", "mailnickname", "mailenabled", "securityenabled"],
+        "applications" => &["id", "appid", "displayname", "identifieruris"],
+        "servicePrincipals" => &[
+            "id",
+            "objectid",
+            "appid",
+            "displayname",
+            "accountenabled",
+            "serviceprincipalnames",
+            "serviceprincipaltype",
+        ],
+        "federatedIdentityCredentials" => &["id", "name", "issuer", "subject"],
+        _ => &["id", "displayname", "appid", "userprincipalname", "mail"],
+    }
+}
+
+/// The conditions of a `$filter` on a list of this name.
+fn conditions(text: &str, of: &str) -> Result<Vec<Condition>> {
+    let bad = |what: String| {
+        ArmError::new(400, "Request_UnsupportedQuery", format!("Unsupported or invalid query filter clause: {what}."))
     };
-    conditions.iter().all(|(name, value)| {
-        if name.starts_with("serviceprincipalnames/any(") {
-            return text("appId").eq_ignore_ascii_case(value);
+    let conditions = filter::parse(text).map_err(|rest| bad(format!("'{}' is not understood", rest.0)))?;
+    let known = |condition: &&Condition| {
+        let is_list = matches!(condition.name(), "identifieruris" | "serviceprincipalnames");
+        let is_fitting = match condition {
+            Condition::Equal { .. } | Condition::StartsWith { .. } => !is_list,
+            Condition::Any { .. } => is_list,
+            Condition::Call { .. } => false,
+        };
+        is_fitting && filterable(of).contains(&condition.name())
+    };
+    match conditions.iter().find(|condition| !known(condition)) {
+        None => Ok(conditions),
+        Some(unknown) => Err(bad(format!("'{of}' are not filtered by '{}' in this way", unknown.name()))),
+    }
+}
+
+/// Whether an object, as it is rendered, is one that conditions are about.
+fn fits(conditions: &[Condition], item: &Value) -> bool {
+    let member = |name: &str| {
+        let found = item.as_object().and_then(|o| o.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)));
+        found.map(|(_, value)| value)
+    };
+    let text = |value: &Value| match value {
+        Value::String(text) => text.to_lowercase(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    conditions.iter().all(|condition| match condition {
+        Condition::Equal { property, value } => member(property).is_some_and(|m| text(m) == value.to_lowercase()),
+        Condition::StartsWith { property, start } => {
+            member(property).is_some_and(|m| text(m).starts_with(&start.to_lowercase()))
         }
-        match name.as_str() {
-            "startswith" => {
-                let (field, start) = value.split_once(',').unwrap_or((value, ""));
-                let start = start.trim().trim_matches('\'').to_lowercase();
-                text(field.trim()).to_lowercase().starts_with(&start)
-            }
-            "displayname" | "appid" | "id" | "userprincipalname" | "mail" | "objectid" => {
-                text(name).eq_ignore_ascii_case(value)
-            }
-            _ => false,
+        Condition::Any { collection, value } => {
+            let all = member(collection).and_then(Value::as_array);
+            all.is_some_and(|all| all.iter().any(|m| text(m) == value.to_lowercase()))
         }
+        Condition::Call { .. } => false,
     })
 }
 
@@ -291,7 +333,7 @@ impl Graph<'_> {
     }
 
     fn list(&self, items: Vec<Value>, of: &str) -> Result<(u16, Option<Value>)> {
-        let conditions = filter(&crate::call::query_parameter(self.query, "$filter").unwrap_or_default());
+        let conditions = conditions(&query_parameter(self.query, "$filter").unwrap_or_default(), of)?;
         let items: Vec<Value> = items.into_iter().filter(|item| fits(&conditions, item)).collect();
         let context = format!("{}/v1.0/$metadata#{of}", self.origin.graph_base());
         Ok((200, Some(json!({"@odata.context": context, "value": items}))))
@@ -616,20 +658,47 @@ mod tests {
 
     #[test]
     fn conditions_find_the_right_ones_only() {
-        let item = json!({"id": "1", "appId": "ab", "displayName": "My App"});
+        let id = "00000000-0000-0000-0000-00000000000a";
+        let item = json!({"id": id, "appId": "ab", "displayName": "R and D", "servicePrincipalNames": ["ab"],
+                          "accountEnabled": true});
         let cases = [
             ("", true),
             ("servicePrincipalNames/any(c:c eq 'AB')", true),
             ("servicePrincipalNames/any(c:c eq 'x')", false),
-            ("displayName eq 'my app'", true),
-            ("startswith(displayName,'My')", true),
-            ("startswith(displayName,'You')", false),
+            ("displayName eq 'r and d'", true),
+            ("displayName eq 'R'", false),
+            ("startswith(displayName,'R and')", true),
+            ("startswith(displayName,'R and E')", false),
             ("appId eq 'ab' and displayName eq 'x'", false),
-            ("unknown eq 'x'", false),
+            ("id eq 00000000-0000-0000-0000-00000000000A and accountEnabled eq true", true),
+            ("accountEnabled eq false", false),
         ];
         for (text, want) in cases {
-            assert_eq!(fits(&filter(text), &item), want, "{text}");
+            assert_eq!(fits(&conditions(text, "servicePrincipals").unwrap(), &item), want, "{text}");
         }
+    }
+
+    #[test]
+    fn conditions_that_are_not_understood_are_refused() {
+        let cases = [
+            ("users", "unknown eq 'x'"),
+            ("users", "appId eq 'x'"),
+            ("users", "displayName ne 'x'"),
+            ("users", "displayName eq 'x' or displayName eq 'y'"),
+            ("users", "endswith(mail,'x')"),
+            ("users", "displayName('x')"),
+            ("applications", "identifierUris eq 'x'"),
+            ("applications", "displayName/any(c:c eq 'x')"),
+            ("groups", "id in ('x')"),
+        ];
+        for (of, text) in cases {
+            let Err(ArmError::Said { status, code, .. }) = conditions(text, of) else { panic!("{text}") };
+            assert_eq!((status, code), (400, "Request_UnsupportedQuery"), "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_of_applications() {
         assert_eq!(by_app_id("applications(appId='x')", "applications"), Some("x"));
     }
 }

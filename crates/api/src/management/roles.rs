@@ -1,7 +1,8 @@
 //! `Microsoft.Authorization`: role assignments and definitions below any scope.
 
 use super::properties::member;
-use super::{filter, Answer, Arm, ArmError, Result};
+use super::{Answer, Arm, ArmError, Result};
+use crate::filter::Condition;
 use claviger_state_machine::read;
 use claviger_state_machine::records::RoleAssignment;
 use claviger_types::command::{
@@ -61,6 +62,14 @@ fn render_assignment(found: &RoleAssignment) -> Value {
     })
 }
 
+fn role_type(role: &RoleDefinition) -> &'static str {
+    if role.is_built_in() {
+        "BuiltInRole"
+    } else {
+        "CustomRole"
+    }
+}
+
 fn render_definition(subscription: Option<Id128>, role: &RoleDefinition) -> Value {
     json!({
         "id": definition_id(subscription, role.id),
@@ -68,7 +77,7 @@ fn render_definition(subscription: Option<Id128>, role: &RoleDefinition) -> Valu
         "type": "Microsoft.Authorization/roleDefinitions",
         "properties": {
             "roleName": role.name,
-            "type": if role.is_built_in() { "BuiltInRole" } else { "CustomRole" },
+            "type": role_type(role),
             "description": role.description,
             "assignableScopes": role.assignable_scopes,
             "permissions": [{
@@ -143,20 +152,25 @@ impl Arm<'_> {
     }
 
     fn definitions(&self, scope: Option<&Scope>) -> Result<Answer> {
-        let conditions = filter(&self.parameter("$filter").unwrap_or_default());
+        let conditions = self.filter(|condition| match condition {
+            Condition::Equal { property, .. } => matches!(property.as_str(), "rolename" | "type"),
+            Condition::Call { function, .. } => matches!(function.as_str(), "atscope" | "atscopeandbelow"),
+            _ => false,
+        })?;
+        let at_scope = conditions.iter().any(|condition| condition.name() == "atscope");
         let subscription = scope.and_then(Scope::subscription_id);
         let here = |role: &RoleDefinition| {
             role.is_built_in()
                 || scope.is_some_and(|scope| {
                     role.assignable_scopes
                         .iter()
-                        .any(|s| Scope::parse(s).is_ok_and(|s| s.holds(scope) || scope.holds(&s)))
+                        .any(|s| Scope::parse(s).is_ok_and(|s| s.holds(scope) || (!at_scope && scope.holds(&s))))
                 })
         };
         let fits = |role: &RoleDefinition| {
-            conditions.iter().all(|(name, value)| match name.as_str() {
-                "rolename" => role.name.eq_ignore_ascii_case(value),
-                "type" => value.eq_ignore_ascii_case(if role.is_built_in() { "BuiltInRole" } else { "CustomRole" }),
+            conditions.iter().all(|condition| match condition {
+                Condition::Equal { property, value } if property == "rolename" => role.name.eq_ignore_ascii_case(value),
+                Condition::Equal { value, .. } => value.eq_ignore_ascii_case(role_type(role)),
                 _ => true,
             })
         };
@@ -231,17 +245,29 @@ impl Arm<'_> {
     /// Assignments that hold here and above, and those below unless `atScope()` says otherwise.
     fn assignments(&self, scope: &Scope) -> Result<Answer> {
         self.require(scope, "Microsoft.Authorization/roleAssignments/read")?;
-        let conditions = filter(&self.parameter("$filter").unwrap_or_default());
+        let conditions = self.filter(|condition| match condition {
+            Condition::Equal { property, .. } => property == "principalid",
+            Condition::Call { function, .. } => matches!(function.as_str(), "atscope" | "assignedto"),
+            _ => false,
+        })?;
         let guid = |text: &str| Id128::parse_guid(text).unwrap_or(Id128([0; 16]));
         let mut principals: Option<Vec<Id128>> = None;
         let mut at_scope = false;
-        for (name, value) in &conditions {
-            match name.as_str() {
-                "atscope" => at_scope = true,
-                "principalid" => principals = Some(vec![guid(value)]),
-                "assignedto" => principals = Some(self.view(|view| read::principals(view, guid(value)))?),
-                _ => {}
-            }
+        for condition in &conditions {
+            let named = match condition {
+                Condition::Equal { value, .. } => vec![guid(value)],
+                Condition::Call { function, argument } if function == "assignedto" => {
+                    self.view(|view| read::principals(view, guid(argument)))?
+                }
+                _ => {
+                    at_scope = true;
+                    continue;
+                }
+            };
+            principals = Some(match principals {
+                Some(known) => known.into_iter().filter(|principal| named.contains(principal)).collect(),
+                None => named,
+            });
         }
         let all = self.view(|view| match &principals {
             // They are kept by principal: where those are named, only theirs are looked at.

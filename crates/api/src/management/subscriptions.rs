@@ -1,7 +1,8 @@
 //! Tenants, subscriptions, providers, resources by type, and the description of the cloud.
 
-use super::{filter, Answer, Arm, ArmError, Result};
+use super::{has_tag, is_about_tags, Answer, Arm, ArmError, Result};
 use crate::domain::Origin;
+use crate::filter::Condition;
 use claviger_state_machine::read;
 use claviger_state_machine::records::{Subscription, Vault};
 use claviger_types::role::Scope;
@@ -195,18 +196,26 @@ impl Arm<'_> {
 
     /// Resources of a subscription or a group by `$filter`: vaults are the only ones there are.
     pub(super) fn resources(&self, subscription: &Subscription, group: Option<&str>) -> Result<Answer> {
-        let conditions = filter(&self.parameter("$filter").unwrap_or_default());
+        let conditions = self.filter(|condition| match condition {
+            Condition::Equal { property, .. } => {
+                matches!(property.as_str(), "resourcetype" | "name" | "resourcegroup" | "location")
+                    || is_about_tags(condition)
+            }
+            _ => is_about_tags(condition),
+        })?;
         let vaults = self.vaults_in(subscription, group)?;
         let fits = |vault: &Vault| {
-            conditions.iter().all(|(name, value)| match name.as_str() {
-                "resourcetype" => value.eq_ignore_ascii_case("Microsoft.KeyVault/vaults"),
-                "name" => value.eq_ignore_ascii_case(vault.name.as_str()),
-                "resourcegroup" => value.eq_ignore_ascii_case(&vault.group),
-                "location" => value.eq_ignore_ascii_case(&vault.location),
-                "tagname" => vault.settings.tags.contains_key(value),
-                "tagvalue" => vault.settings.tags.values().any(|tag| tag == value),
-                _ => true,
-            })
+            has_tag(&vault.settings.tags, &conditions)
+                && conditions.iter().all(|condition| match condition {
+                    Condition::Equal { property, value } => match property.as_str() {
+                        "resourcetype" => value.eq_ignore_ascii_case("Microsoft.KeyVault/vaults"),
+                        "name" => value.eq_ignore_ascii_case(vault.name.as_str()),
+                        "resourcegroup" => value.eq_ignore_ascii_case(&vault.group),
+                        "location" => value.replace(' ', "").eq_ignore_ascii_case(&vault.location),
+                        _ => true,
+                    },
+                    _ => true,
+                })
         };
         let item = |vault: &Vault| {
             json!({"id": vault.scope().as_str(), "name": vault.display_name, "type": "Microsoft.KeyVault/vaults",

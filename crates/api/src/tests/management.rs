@@ -1,0 +1,155 @@
+//! The resource manager and the directory, as requests that no SDK makes find them.
+
+use crate::testing::World;
+use actix_web::http::Method;
+use claviger_types::name::Id128;
+use serde_json::{json, Value};
+
+const ARM: &str = "management.azure.com";
+const GRAPH: &str = "graph.microsoft.com";
+
+/// A world, and what its owner's tokens are for.
+struct Desk {
+    world: World,
+    /// `/subscriptions/{id}`.
+    subscription: String,
+}
+
+impl Desk {
+    async fn new() -> Self {
+        let world = World::start().await;
+        let vault = world.node.view(|view| claviger_state_machine::read::vault(view, world.vault)).unwrap().unwrap();
+        let subscription = format!("/subscriptions/{}", vault.subscription.guid());
+        Self { world, subscription }
+    }
+
+    fn token(&self, host: &str, oid: Id128) -> String {
+        let world = &self.world;
+        let now = world.service.now_ms() / 1000;
+        let app = if oid == world.owner { world.app.clone() } else { oid.guid() };
+        let claims = json!({
+            "aud": format!("https://{host}"), "iss": format!("https://sts.windows.net/{}/", world.tenant.guid()),
+            "tid": world.tenant.guid(), "oid": oid.guid(), "appid": app, "idtyp": "app", "nbf": now, "exp": now + 3600,
+        });
+        world.service.sign_token(&claims).unwrap()
+    }
+
+    async fn send(&self, host: &str, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let token = self.token(host, self.world.owner);
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        // As clients send them.
+        let uri = path.replace(' ', "%20");
+        self.world.send_raw(host, &token, method, &uri, body).await
+    }
+
+    /// A request of the owner to the resource manager.
+    async fn arm(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let path = path.replace("{S}", &self.subscription);
+        let joint = if path.contains('?') { '&' } else { '?' };
+        self.send(ARM, method, &format!("{path}{joint}api-version=2022-07-01"), body).await
+    }
+
+    /// One that is refused: status and code.
+    async fn refused(&self, method: &str, path: &str, body: Value) -> (u16, String) {
+        let (status, answer) = self.arm(method, path, body).await;
+        (status, answer["error"]["code"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// One that succeeds.
+    async fn ok(&self, method: &str, path: &str, body: Value) -> Value {
+        let (status, answer) = self.arm(method, path, body).await;
+        assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
+        answer
+    }
+
+    async fn graph(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        self.send(GRAPH, method, &format!("/v1.0{path}"), body).await
+    }
+
+    /// A vault in a group of its own.
+    async fn vault(&self, group: &str, name: &str, tags: Value) -> String {
+        let path = format!("{{S}}/resourceGroups/{group}");
+        self.ok("PUT", &path, json!({"location": "local", "tags": tags})).await;
+        let path = format!("{path}/providers/Microsoft.KeyVault/vaults/{name}");
+        let properties = json!({"tenantId": self.world.tenant.guid(), "sku": {"family": "A", "name": "standard"}, "accessPolicies": []});
+        self.ok("PUT", &path, json!({"location": "local", "properties": properties, "tags": tags})).await;
+        path
+    }
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    list["value"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect()
+}
+
+#[actix_web::test]
+async fn filters_are_understood_or_refused() {
+    let desk = Desk::new().await;
+    desk.vault("one", "vault-one", json!({"team": "red", "stage": "blue"})).await;
+    desk.vault("two", "vault-two", json!({"team": "blue"})).await;
+    let both = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
+    let cases = [
+        ("tagName eq 'team'", both(&["one", "two"])),
+        ("tagName eq 'team' and tagValue eq 'blue'", both(&["two"])),
+        ("tagname eq 'stage' and tagvalue eq 'blue'", both(&["one"])),
+        ("startswith(tagname, 'st')", both(&["one"])),
+        ("tagName eq 'none'", vec![]),
+    ];
+    for (filter, want) in cases {
+        let groups = desk.ok("GET", &format!("{{S}}/resourcegroups?$filter={filter}"), Value::Null).await;
+        assert_eq!(names(&groups), want, "{filter}");
+        let vaults: Vec<String> = want.iter().map(|name| format!("vault-{name}")).collect();
+        let resources = desk.ok("GET", &format!("{{S}}/resources?$filter={filter}"), Value::Null).await;
+        assert_eq!(names(&resources), vaults, "{filter}");
+    }
+    let found = "{S}/resources?$filter=resourceType eq 'Microsoft.KeyVault/vaults' and name eq 'vault-one'";
+    assert_eq!(names(&desk.ok("GET", found, Value::Null).await), ["vault-one"]);
+
+    let roles = "/providers/Microsoft.Authorization";
+    let made = json!({"properties": {"roleName": "Backup and Restore", "assignableScopes": [desk.subscription],
+                                     "permissions": [{"actions": ["*/read"]}]}});
+    let id = "00000000-0000-0000-0000-0000000000aa";
+    desk.ok("PUT", &format!("{{S}}{roles}/roleDefinitions/{id}"), made).await;
+    let list = format!("{{S}}{roles}/roleDefinitions?$filter=roleName eq");
+    assert_eq!(names(&desk.ok("GET", &format!("{list} 'Backup and Restore'"), Value::Null).await), [id]);
+    assert!(names(&desk.ok("GET", &format!("{list} 'Backup'"), Value::Null).await).is_empty());
+    let list = format!("{{S}}{roles}/roleAssignments?$filter=");
+    let owner = desk.world.owner.guid();
+    for (filter, want) in [
+        (format!("principalId eq '{owner}'"), true),
+        (format!("principalId eq {owner} and atScope()"), true),
+        (format!("atScope() and assignedTo('{owner}')"), true),
+        (format!("principalId eq '{owner}' and assignedTo('{id}')"), false),
+    ] {
+        let found = desk.ok("GET", &format!("{list}{filter}"), Value::Null).await;
+        assert_eq!(!names(&found).is_empty(), want, "{filter}");
+    }
+
+    for path in [
+        "{S}/resourcegroups?$filter=tagName ne 'team'",
+        "{S}/resourcegroups?$filter=name eq 'one'",
+        "{S}/resources?$filter=name eq 'a' or name eq 'b'",
+        "{S}/resources?$filter=substringof('a', name)",
+        "{S}/resources?$filter=plan eq 'a'",
+        "{S}/providers/Microsoft.Authorization/roleDefinitions?$filter=id eq 'a'",
+        "{S}/providers/Microsoft.Authorization/roleDefinitions?$filter=roleName eq 'a",
+        "{S}/providers/Microsoft.Authorization/roleAssignments?$filter=roleDefinitionId eq 'a'",
+    ] {
+        let want = (400, "InvalidFilterInQueryString".to_owned());
+        assert_eq!(desk.refused("GET", path, Value::Null).await, want, "{path}");
+    }
+
+    let (_, made) = desk.graph("POST", "/groups", json!({"displayName": "R and D"})).await;
+    for (filter, want) in [
+        ("displayName eq 'R and D'", 1),
+        ("startswith(displayName,'R and D')", 1),
+        ("displayName eq 'R'", 0),
+        ("displayName eq 'R and D' and mailNickname eq 'x'", 0),
+    ] {
+        let (status, found) = desk.graph("GET", &format!("/groups?$filter={filter}"), Value::Null).await;
+        assert_eq!((status, found["value"].as_array().unwrap().len()), (200, want), "{filter}: {made}");
+    }
+    let (status, answer) = desk.graph("GET", "/groups?$filter=displayName ne 'x'", Value::Null).await;
+    assert_eq!((status, answer["error"]["code"].as_str()), (400, Some("Request_UnsupportedQuery")));
+    desk.world.stop().await;
+}
