@@ -1,6 +1,6 @@
 //! `Microsoft.KeyVault`: vaults and deleted vaults (contract section 16).
 
-use super::properties::{self, flag, member, Author};
+use super::properties::{self, flag, inner, member, Author};
 use super::{location, tags, Answer, Arm, ArmError, Result};
 use crate::setup::RETENTION_DAYS;
 use claviger_state_machine::read;
@@ -264,6 +264,12 @@ impl Arm<'_> {
         }
     }
 
+    /// The live vault of a name in a group.
+    pub(super) fn vault_of(&self, subscription: &Subscription, group: &str, name: &str) -> Result<Vault> {
+        let scope = Scope::vault(subscription.subscription, group, name);
+        self.existing(&Place { subscription, group, name, scope })
+    }
+
     /// The live vault at a place.
     fn at(&self, place: &Place<'_>) -> Result<Option<Vault>> {
         let found = self.by_name(place.name)?;
@@ -306,12 +312,13 @@ impl Arm<'_> {
         let group = self.group(place.subscription, place.group)?;
         let group = group.ok_or_else(|| ArmError::group_not_found(place.group))?;
         let body = self.json()?;
-        let none = json!({});
-        let properties = member(&body, "properties").unwrap_or(&none);
+        let properties = inner(&body)?;
         let old = self.by_name(place.name)?;
-        let mode = member(properties, "createMode").and_then(Value::as_str).unwrap_or("default");
-        if mode.eq_ignore_ascii_case("recover") {
-            return self.recover(place, old).await;
+        match member(properties, "createMode").map(Value::as_str) {
+            Some(Some(mode)) if mode.eq_ignore_ascii_case("recover") => return self.recover(place, old).await,
+            Some(Some(mode)) if mode.eq_ignore_ascii_case("default") => {}
+            None => {}
+            Some(_) => return Err(ArmError::bad("An invalid value was provided for 'createMode'.")),
         }
         match old {
             Some(vault) if vault.deletion.is_some() => return Err(ArmError::of(Refusal::VaultDeleted)),
@@ -434,8 +441,7 @@ impl Arm<'_> {
         }
         self.require(&place.scope, POLICIES)?;
         let body = self.json()?;
-        let none = json!({});
-        let list = member(member(&body, "properties").unwrap_or(&none), "accessPolicies");
+        let list = member(inner(&body)?, "accessPolicies");
         let given = properties::policies(list.unwrap_or(&Value::Null))?;
         // Not a change of the whole vault: who may set policies need not have the right to write vaults.
         for _ in 0..ATTEMPTS {
@@ -538,8 +544,7 @@ fn update(
     policies: &[AccessPolicy],
     manner: Manner,
 ) -> Result<(VaultSettings, bool, Vec<AccessPolicy>)> {
-    let none = json!({});
-    let properties = member(body, "properties").unwrap_or(&none);
+    let properties = inner(body)?;
     if let Some(value) = member(body, "location") {
         let asked = location(value)?;
         if asked != vault.location {
