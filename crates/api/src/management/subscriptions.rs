@@ -113,7 +113,7 @@ impl Arm<'_> {
     /// Whether the caller has any role in a subscription or below.
     fn sees(&self, subscription: &Subscription) -> Result<bool> {
         self.view(|view| {
-            for principal in read::principals(view, self.principal.oid)? {
+            for principal in self.principal.subject().principals(view)? {
                 let assignments = read::assignments_of(view, principal)?;
                 if assignments.iter().any(|a| a.scope.subscription_id() == Some(subscription.subscription)) {
                     return Ok(true);

@@ -78,8 +78,11 @@ impl Desk {
     }
 }
 
+/// In their order: vaults are listed by ids that are drawn.
 fn names(list: &Value) -> Vec<&str> {
-    list["value"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect()
+    let mut names: Vec<&str> = list["value"].as_array().unwrap().iter().map(|i| i["name"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    names
 }
 
 #[actix_web::test]
@@ -151,5 +154,86 @@ async fn filters_are_understood_or_refused() {
     }
     let (status, answer) = desk.graph("GET", "/groups?$filter=displayName ne 'x'", Value::Null).await;
     assert_eq!((status, answer["error"]["code"].as_str()), (400, Some("Request_UnsupportedQuery")));
+    desk.world.stop().await;
+}
+
+#[actix_web::test]
+async fn network_rules_are_whole_or_refused() {
+    let desk = Desk::new().await;
+    let path = desk.vault("one", "vault-one", json!({})).await;
+    let acls = |value: Value| json!({"properties": {"networkAcls": value}});
+    desk.ok("PATCH", &path, acls(json!({"defaultAction": "Deny", "ipRules": [{"value": "10.0.0.0/8"}]}))).await;
+    let shown = desk.ok("GET", &path, Value::Null).await;
+    for bad in [
+        acls(json!("Allow")),
+        acls(json!([])),
+        acls(json!(1)),
+        acls(json!({"ipRules": "10.0.0.1"})),
+        acls(json!({"virtualNetworkRules": {}})),
+        json!({"properties": ["networkAcls"]}),
+        json!({"properties": "networkAcls"}),
+    ] {
+        assert_eq!(desk.refused("PATCH", &path, bad.clone()).await, (400, "BadRequest".into()), "{bad}");
+        assert_eq!(desk.ok("GET", &path, Value::Null).await, shown, "{bad}");
+    }
+    let changed = desk.ok("PATCH", &path, acls(json!({"ipRules": [{"value": "10.0.0.1"}]}))).await;
+    let acls = &changed["properties"]["networkAcls"];
+    assert_eq!((&acls["defaultAction"], &acls["ipRules"][0]["value"]), (&json!("Deny"), &json!("10.0.0.1")), "{acls}");
+    desk.world.stop().await;
+}
+
+#[actix_web::test]
+async fn roles_are_assigned_where_something_is() {
+    let desk = Desk::new().await;
+    let vault = desk.vault("one", "vault-one", json!({})).await;
+    let roles = "providers/Microsoft.Authorization";
+    let id = "00000000-0000-0000-0000-0000000000aa";
+    let definition = |permissions: Value| json!({"properties": {"roleName": "Mine", "assignableScopes": [desk.subscription], "permissions": permissions}});
+    let define = format!("{{S}}/{roles}/roleDefinitions/{id}");
+    for (permissions, code) in [
+        (json!([{"actions": ["a/b"]}, {"actions": ["*"], "notActions": ["c/d"]}]), "InvalidRoleDefinition"),
+        (json!([{"actions": ["a/b"], "condition": "x"}]), "ConditionNotSupported"),
+        (json!([{"actions": ["read"]}]), "InvalidActionOrNotAction"),
+    ] {
+        assert_eq!(desk.refused("PUT", &define, definition(permissions)).await, (400, code.into()));
+    }
+    let made = desk.ok("PUT", &define, definition(json!([{"actions": ["a/b"]}, {"actions": ["c/d"]}]))).await;
+    assert_eq!(made["properties"]["permissions"][0]["actions"], json!(["a/b", "c/d"]));
+
+    let assign = |scope: &str| format!("{scope}/{roles}/roleAssignments/{id}");
+    let body = |description: &str| {
+        json!({"properties": {"roleDefinitionId": format!("/{roles}/roleDefinitions/{id}"),
+                              "principalId": desk.world.owner.guid(), "description": description}})
+    };
+    let nowhere = "{S}/resourceGroups/none";
+    let vaults = "providers/Microsoft.KeyVault/vaults";
+    for (scope, code) in [
+        (nowhere.to_owned(), "ResourceGroupNotFound"),
+        (format!("{nowhere}/{vaults}/vault-one"), "ResourceGroupNotFound"),
+        (format!("{{S}}/resourceGroups/one/{vaults}/none"), "ResourceNotFound"),
+        (format!("{{S}}/resourceGroups/one/{vaults}/none/keys/k"), "ResourceNotFound"),
+    ] {
+        assert_eq!(desk.refused("PUT", &assign(&scope), body("")).await, (404, code.into()), "{scope}");
+    }
+    for scope in ["{S}".to_owned(), "{S}/resourceGroups/one".to_owned(), vault.clone(), format!("{vault}/keys/none")] {
+        desk.ok("PUT", &assign(&scope), body("one")).await;
+        let again = desk.ok("PUT", &assign(&scope), body("two")).await;
+        assert_eq!(again["properties"]["description"], "two", "{scope}");
+        desk.ok("DELETE", &assign(&scope), Value::Null).await;
+    }
+    desk.world.stop().await;
+}
+
+#[actix_web::test]
+async fn what_token_requests_miss_is_named() {
+    let desk = Desk::new().await;
+    let tenant = desk.world.tenant.guid();
+    for (path, missing) in [("oauth2/token", "'resource'"), ("oauth2/v2.0/token", "'scope'")] {
+        let form = format!("grant_type=client_credentials&client_id={tenant}&client_secret=x").into_bytes();
+        let uri = format!("/{tenant}/{path}");
+        let (status, answer) = desk.world.send_raw("login.microsoftonline.com", "", Method::POST, &uri, form).await;
+        let text = answer["error_description"].as_str().unwrap();
+        assert!(status == 400 && text.contains(missing) && text.starts_with("AADSTS900144"), "{path}: {text}");
+    }
     desk.world.stop().await;
 }
