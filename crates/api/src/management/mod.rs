@@ -6,6 +6,8 @@
 
 mod error;
 mod groups;
+mod objects;
+mod operations;
 mod properties;
 mod roles;
 mod subscriptions;
@@ -249,6 +251,10 @@ impl<'a> Arm<'a> {
             ("GET", ["providers"]) => {
                 Ok(Answer::list(vec![subscriptions::provider(None, &self.service.config.region)]))
             }
+            ("GET", ["providers", "microsoft.keyvault"]) => {
+                Ok(Answer::ok(subscriptions::provider(None, &self.service.config.region)))
+            }
+            ("GET", ["providers", "microsoft.keyvault", "operations"]) => Ok(Answer::list(operations::all())),
             (_, ["subscriptions", id, rest @ ..]) => {
                 let subscription = self.subscription(id)?;
                 let given = given.get(2..).unwrap_or_default();
@@ -373,6 +379,16 @@ impl<'a> Arm<'a> {
         let opaque = crate::service::fresh_id()?.hex();
         Ok(format!("{}{below}/{opaque}?api-version={}", self.origin.management_base(), self.version))
     }
+}
+
+/// The query of a list's next page: the one given, with another `$skiptoken`.
+pub(crate) fn next_query(query: &str, token: &str, top: usize) -> String {
+    let kept = query.split('&').filter(|pair| {
+        let name = pair.split('=').next().unwrap_or_default().to_ascii_lowercase();
+        !["", "$top", "%24top", "$skiptoken", "%24skiptoken"].contains(&name.as_str())
+    });
+    let added = [format!("$top={top}"), format!("$skiptoken={token}")];
+    kept.map(str::to_owned).chain(added).collect::<Vec<_>>().join("&")
 }
 
 /// Whether a resource has a tag that fits all conditions about tags: name and value are those of the same one.

@@ -1,6 +1,6 @@
 //! Tenants, subscriptions, providers, resources by type, and the description of the cloud.
 
-use super::{has_tag, is_about_tags, Answer, Arm, ArmError, Result};
+use super::{has_tag, is_about_tags, next_query, Answer, Arm, ArmError, Result};
 use crate::domain::Origin;
 use crate::filter::Condition;
 use claviger_state_machine::read;
@@ -75,7 +75,16 @@ pub(super) fn metadata(origin: &Origin<'_>, version: &str) -> Answer {
 
 /// What `Microsoft.KeyVault` offers.
 pub(super) fn provider(subscription: Option<&Subscription>, region: &str) -> Value {
-    let types = ["vaults", "deletedVaults", "locations", "locations/deletedVaults", "checkNameAvailability"];
+    let types = [
+        "vaults",
+        "deletedVaults",
+        "locations",
+        "locations/deletedVaults",
+        "checkNameAvailability",
+        "operations",
+        "vaults/keys",
+        "vaults/secrets",
+    ];
     let types: Vec<Value> = types
         .iter()
         .map(|name| {
@@ -230,19 +239,15 @@ impl Arm<'_> {
         let number = |name| self.parameter(name).and_then(|text| text.parse::<usize>().ok());
         let (skip, top) = (number("$skiptoken").unwrap_or(0), number("$top").unwrap_or(usize::MAX).max(1));
         let more = items.len() > skip.saturating_add(top);
-        let next = more.then(|| self.next_link(skip + top, top));
+        let next = more.then(|| self.next_link(&(skip + top).to_string(), top));
         let page: Vec<Value> = items.into_iter().skip(skip).take(top).collect();
         Ok(Answer::ok(json!({"value": page, "nextLink": next})))
     }
 
-    fn next_link(&self, skip: usize, top: usize) -> String {
-        let kept = self.query.split('&').filter(|pair| {
-            let name = pair.split('=').next().unwrap_or_default().to_ascii_lowercase();
-            !["$top", "%24top", "$skiptoken", "%24skiptoken"].contains(&name.as_str())
-        });
-        let kept: Vec<&str> = kept.collect();
-        let path = &self.path;
-        format!("{}{path}?{}&$top={top}&$skiptoken={skip}", self.origin.management_base(), kept.join("&"))
+    /// Where a list goes on.
+    pub(super) fn next_link(&self, token: &str, top: usize) -> String {
+        let query = next_query(self.query, token, top);
+        format!("{}{}?{query}", self.origin.management_base(), self.path)
     }
 }
 

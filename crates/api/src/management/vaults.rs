@@ -7,7 +7,7 @@ use claviger_state_machine::read;
 use claviger_state_machine::records::{Subscription, Vault};
 use claviger_types::command::{Command, CreateVault, SetPolicies, UpdateVault, VaultRef};
 use claviger_types::duration::rfc3339;
-use claviger_types::name::{Id128, VaultName};
+use claviger_types::name::{Id128, Kind, VaultName};
 use claviger_types::outcome::Refusal;
 use claviger_types::permission::AccessPolicy;
 use claviger_types::role::Scope;
@@ -55,11 +55,11 @@ const LOCATION_READ: &str = "Microsoft.KeyVault/locations/deletedVaults/read";
 const PURGE: &str = "Microsoft.KeyVault/locations/deletedVaults/purge/action";
 
 /// A vault's place in a path.
-struct Place<'a> {
+pub(super) struct Place<'a> {
     subscription: &'a Subscription,
     group: &'a str,
     name: &'a str,
-    scope: Scope,
+    pub(super) scope: Scope,
 }
 
 impl Arm<'_> {
@@ -234,10 +234,17 @@ impl Arm<'_> {
                 let vault = self.existing(&place)?;
                 Ok(Answer::ok(self.render(&vault)?))
             }
-            ("GET", ["vaults", _, "privateendpointconnections" | "privatelinkresources" | "keys" | "secrets"]) => {
+            ("GET", ["vaults", _, "privateendpointconnections" | "privatelinkresources"]) => {
                 self.require(&place.scope, READ)?;
                 self.existing(&place)?;
                 Ok(Answer::list(Vec::new()))
+            }
+            ("GET", ["vaults", _, collection @ ("keys" | "secrets"), ..]) => {
+                let kind = if *collection == "keys" { Kind::Key } else { Kind::Secret };
+                self.objects(&place, kind, given.get(3..).unwrap_or_default())
+            }
+            ("PUT" | "PATCH", ["vaults", _, collection @ ("keys" | "secrets"), _]) => {
+                Err(ArmError::made_in_the_vault(collection))
             }
             (_, ["vaults", _, "privateendpointconnections", ..]) => {
                 self.require(&place.scope, READ)?;
@@ -276,7 +283,7 @@ impl Arm<'_> {
         Ok(found.filter(|vault| vault.deletion.is_none() && is_at(vault, place)))
     }
 
-    fn existing(&self, place: &Place<'_>) -> Result<Vault> {
+    pub(super) fn existing(&self, place: &Place<'_>) -> Result<Vault> {
         if let Some(vault) = self.at(place)? {
             return Ok(vault);
         }

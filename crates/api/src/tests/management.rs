@@ -72,7 +72,8 @@ impl Desk {
         let path = format!("{{S}}/resourceGroups/{group}");
         self.ok("PUT", &path, json!({"location": "local", "tags": tags})).await;
         let path = format!("{path}/providers/Microsoft.KeyVault/vaults/{name}");
-        let properties = json!({"tenantId": self.world.tenant.guid(), "sku": {"family": "A", "name": "standard"}, "accessPolicies": []});
+        let sku = json!({"family": "A", "name": "standard"});
+        let properties = json!({"tenantId": self.world.tenant.guid(), "sku": sku, "accessPolicies": []});
         self.ok("PUT", &path, json!({"location": "local", "properties": properties, "tags": tags})).await;
         path
     }
@@ -188,7 +189,8 @@ async fn roles_are_assigned_where_something_is() {
     let vault = desk.vault("one", "vault-one", json!({})).await;
     let roles = "providers/Microsoft.Authorization";
     let id = "00000000-0000-0000-0000-0000000000aa";
-    let definition = |permissions: Value| json!({"properties": {"roleName": "Mine", "assignableScopes": [desk.subscription], "permissions": permissions}});
+    let scopes = [&desk.subscription];
+    let definition = |permissions: Value| json!({"properties": {"roleName": "Mine", "assignableScopes": scopes, "permissions": permissions}});
     let define = format!("{{S}}/{roles}/roleDefinitions/{id}");
     for (permissions, code) in [
         (json!([{"actions": ["a/b"]}, {"actions": ["*"], "notActions": ["c/d"]}]), "InvalidRoleDefinition"),
@@ -235,5 +237,125 @@ async fn what_token_requests_miss_is_named() {
         let text = answer["error_description"].as_str().unwrap();
         assert!(status == 400 && text.contains(missing) && text.starts_with("AADSTS900144"), "{path}: {text}");
     }
+    desk.world.stop().await;
+}
+
+#[actix_web::test]
+async fn keys_and_secrets_are_resources_to_look_at() {
+    let desk = Desk::new().await;
+    let (world, none) = (&desk.world, Value::Null);
+    let vault = "{S}/resourceGroups/claviger/providers/Microsoft.KeyVault/vaults/demo";
+    let id = vault.replace("{S}", &desk.subscription);
+    let key = world.ok("POST", "keys/One/create", json!({"kty": "RSA", "tags": {"a": "b"}})).await;
+    let first = key["key"]["kid"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    world
+        .ok("POST", "keys/one/create", json!({"kty": "EC", "crv": "P-384", "attributes": {"exp": 4_000_000_000_u64}}))
+        .await;
+    for n in 0..2 {
+        world.ok("PUT", &format!("secrets/s{n}"), json!({"value": "hidden", "contentType": "text"})).await;
+    }
+
+    let listed = desk.ok("GET", &format!("{vault}/keys"), none.clone()).await;
+    assert_eq!(names(&listed), ["One"]);
+    assert_eq!(listed["value"][0]["id"], format!("{id}/keys/One"));
+    let newest = desk.ok("GET", &format!("{vault}/keys/ONE"), none.clone()).await;
+    assert_eq!((&newest["name"], &newest["type"]), (&json!("One"), &json!("Microsoft.KeyVault/vaults/keys")));
+    let properties = &newest["properties"];
+    assert_eq!((&properties["kty"], &properties["curveName"]), (&json!("EC"), &json!("P-384")), "{newest}");
+    assert_eq!(properties["keyUri"], "https://demo.vault.azure.net/keys/One");
+    assert_eq!(properties["attributes"]["exp"], 4_000_000_000_u64);
+    let versions = desk.ok("GET", &format!("{vault}/keys/one/versions?$top=1"), none.clone()).await;
+    let next = versions["nextLink"].as_str().unwrap().strip_prefix("https://management.azure.com").unwrap();
+    let (status, rest) = desk.send(ARM, "GET", next, none.clone()).await;
+    assert_eq!((status, &rest["nextLink"], rest["value"].as_array().unwrap().len()), (200, &none, 1), "{rest}");
+    let one = desk.ok("GET", &format!("{vault}/keys/one/Versions/{first}"), none.clone()).await;
+    assert_eq!((&one["name"], &one["properties"]["keySize"]), (&json!(first), &json!(2048)), "{one}");
+    assert_eq!((&one["id"], &one["tags"]["a"]), (&json!(format!("{id}/keys/One/versions/{first}")), &json!("b")));
+
+    let page = desk.ok("GET", &format!("{vault}/secrets?$top=1"), none.clone()).await;
+    assert_eq!(names(&page), ["s0"]);
+    let next = page["nextLink"].as_str().unwrap().strip_prefix("https://management.azure.com").unwrap();
+    assert_eq!(names(&desk.send(ARM, "GET", next, none.clone()).await.1), ["s1"]);
+    let secret = desk.ok("GET", &format!("{vault}/secrets/s0"), none.clone()).await;
+    assert_eq!(secret["properties"]["contentType"], "text");
+    assert!(!secret.to_string().contains("hidden"), "{secret}");
+
+    for path in ["keys/none", "keys/a_b", "keys/none/versions", "keys/one/versions/x", "secrets/one"] {
+        let refused = desk.refused("GET", &format!("{vault}/{path}"), none.clone()).await;
+        assert_eq!(refused, (404, "ResourceNotFound".into()), "{path}");
+    }
+    let refused = desk.refused("GET", &format!("{vault}/secrets/s0/versions"), none.clone()).await;
+    assert_eq!(refused, (404, "InvalidResourceType".into()));
+    for path in ["keys/two", "secrets/two"] {
+        let refused = desk.refused("PUT", &format!("{vault}/{path}"), json!({"properties": {}})).await;
+        assert_eq!(refused, (501, "NotImplemented".into()), "{path}");
+    }
+    let stranger = Id128([9; 16]);
+    world.application(stranger).await;
+    for path in ["keys", "keys/one", "keys/none", "secrets", "secrets/s0"] {
+        let uri = format!("{id}/{path}?api-version=2022-07-01");
+        let token = desk.token(ARM, stranger);
+        let (status, answer) = world.send_raw(ARM, &token, Method::GET, &uri, vec![]).await;
+        assert_eq!((status, &answer["error"]["code"]), (403, &json!("AuthorizationFailed")), "{path}");
+    }
+    desk.world.stop().await;
+}
+
+#[actix_web::test]
+async fn the_provider_says_what_can_be_done_with_it() {
+    let desk = Desk::new().await;
+    let provider = desk.ok("GET", "/providers/Microsoft.KeyVault", Value::Null).await;
+    assert_eq!(provider["namespace"], "Microsoft.KeyVault");
+    let operations = desk.ok("GET", "/providers/Microsoft.KeyVault/operations", Value::Null).await;
+    let find = |name: &str| operations["value"].as_array().unwrap().iter().find(|item| item["name"] == name).cloned();
+    assert_eq!(find("Microsoft.KeyVault/vaults/write").unwrap()["isDataAction"], false);
+    assert_eq!(find("Microsoft.KeyVault/vaults/keys/read").unwrap()["display"]["resource"], "Key");
+    assert_eq!(find("Microsoft.KeyVault/vaults/keys/sign/action").unwrap()["isDataAction"], true);
+    desk.world.stop().await;
+}
+
+#[actix_web::test]
+async fn the_directory_is_listed_in_pages() {
+    let desk = Desk::new().await;
+    let none = Value::Null;
+    let mut groups = Vec::new();
+    for n in 0..3 {
+        let (_, made) = desk.graph("POST", "/groups", json!({"displayName": format!("R and D {n}")})).await;
+        groups.push(made["id"].clone());
+    }
+    let mut path = "/groups?$filter=startswith(displayName,'R and D')&$top=2".to_owned();
+    let mut seen = Vec::new();
+    loop {
+        let (status, page) = desk.graph("GET", &path, none.clone()).await;
+        let items = page["value"].as_array().unwrap();
+        assert!(status == 200 && (1..=2).contains(&items.len()), "{page}");
+        seen.extend(items.iter().map(|item| item["id"].clone()));
+        let Some(next) = page["@odata.nextLink"].as_str() else { break };
+        path = next.strip_prefix("https://graph.microsoft.com/v1.0").unwrap().to_owned();
+    }
+    let sorted = |mut ids: Vec<Value>| {
+        ids.sort_by_key(Value::to_string);
+        ids
+    };
+    assert_eq!(sorted(seen), sorted(groups.clone()));
+    for query in ["$top=0", "$top=x", "$top=1000", "$top=1&$skiptoken=x"] {
+        let (status, answer) = desk.graph("GET", &format!("/groups?{query}"), none.clone()).await;
+        assert_eq!((status, &answer["error"]["code"]), (400, &json!("Request_UnsupportedQuery")), "{query}");
+    }
+    let ids = json!([groups[0], desk.world.owner.guid()]);
+    for (types, want) in [
+        (json!(null), 2),
+        (json!([]), 2),
+        (json!(["directoryObject"]), 2),
+        (json!(["group"]), 1),
+        (json!(["user"]), 0),
+        (json!(["user", "servicePrincipal"]), 1),
+    ] {
+        let body = json!({"ids": ids, "types": types});
+        let (status, found) = desk.graph("POST", "/directoryObjects/getByIds", body).await;
+        assert_eq!((status, found["value"].as_array().unwrap().len()), (200, want), "{types}");
+    }
+    let (status, _) = desk.graph("POST", "/directoryObjects/getByIds", json!({"ids": ids, "types": "user"})).await;
+    assert_eq!(status, 400);
     desk.world.stop().await;
 }
