@@ -13,7 +13,7 @@ use crate::domain::{Origin, Resource};
 use crate::filter::{self, Condition};
 use crate::http::read_body;
 use crate::identity::certificate_key;
-use crate::management::{add_headers, authenticate, segments, ArmError};
+use crate::management::{add_headers, authenticate, next_query, segments, ArmError};
 use crate::service::{fresh_id, Service};
 use crate::tokens::Principal;
 use actix_web::http::StatusCode;
@@ -34,6 +34,12 @@ use serde_json::{json, Value};
 use sha1::{Digest, Sha1};
 use std::sync::Arc;
 
+/// Most items of a page that can be asked for, as the public cloud has it; all come at once where none are.
+const TOP_MAX: usize = 999;
+
+/// The last item that a page can begin after: a list holds at most all users, applications and groups.
+const SKIP_MAX: usize = 3 * read::DIRECTORY_ROWS_MAX;
+
 /// Largest body: an application with a certificate is a few kilobytes.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 
@@ -44,6 +50,8 @@ struct Graph<'a> {
     service: &'a Service,
     origin: &'a Origin<'a>,
     principal: Arc<Principal>,
+    dialect: Dialect,
+    path: &'a str,
     query: &'a str,
     body: &'a [u8],
 }
@@ -97,7 +105,8 @@ async fn answer(
     service.node().gate().check().await?;
     let principal = authenticate(request, service, origin, Resource::Graph).await?;
     let body = read_body(payload, BODY_BYTES_MAX).await?;
-    let graph = Graph { service, origin, principal, query: request.query_string(), body: &body };
+    let (path, query) = (request.path(), request.query_string());
+    let graph = Graph { service, origin, principal, dialect, path, query, body: &body };
     let given: Vec<&str> = segments.iter().skip(1).map(String::as_str).collect();
     let answer = match dialect {
         Dialect::Microsoft => graph.route(request.method().as_str(), &given).await,
@@ -336,7 +345,37 @@ impl Graph<'_> {
         let conditions = conditions(&query_parameter(self.query, "$filter").unwrap_or_default(), of)?;
         let items: Vec<Value> = items.into_iter().filter(|item| fits(&conditions, item)).collect();
         let context = format!("{}/v1.0/$metadata#{of}", self.origin.graph_base());
-        Ok((200, Some(json!({"@odata.context": context, "value": items}))))
+        let mut body = json!({"@odata.context": context});
+        let (page, next) = self.page(items)?;
+        body["value"] = Value::Array(page);
+        if let Some(next) = next {
+            body["@odata.nextLink"] = json!(next);
+        }
+        Ok((200, Some(body)))
+    }
+
+    /// `$top` items from `$skiptoken` on, and where the rest is. The old interface is asked for all.
+    fn page(&self, items: Vec<Value>) -> Result<(Vec<Value>, Option<String>)> {
+        let number = |name: &str, from: usize, to: usize| match query_parameter(self.query, name) {
+            None => Ok(None),
+            Some(text) => match text.parse::<usize>().ok().filter(|number| (from..=to).contains(number)) {
+                Some(number) => Ok(Some(number)),
+                None => {
+                    let text = format!("Invalid value '{text}' of '{name}': it must be a number from {from} to {to}.");
+                    Err(ArmError::new(400, "Request_UnsupportedQuery", text))
+                }
+            },
+        };
+        if self.dialect == Dialect::Old {
+            return Ok((items, None));
+        }
+        let Some(top) = number("$top", 1, TOP_MAX)? else { return Ok((items, None)) };
+        let skip = number("$skiptoken", 0, SKIP_MAX)?.unwrap_or(0);
+        let next = (items.len() > skip + top).then(|| {
+            let query = next_query(self.query, &(skip + top).to_string(), top);
+            format!("{}{}?{query}", self.origin.graph_base(), self.path)
+        });
+        Ok((items.into_iter().skip(skip).take(top).collect(), next))
     }
 
     fn json(&self) -> Result<Value> {
@@ -558,8 +597,19 @@ impl Graph<'_> {
             .as_array()
             .map(|ids| ids.iter().filter_map(Value::as_str).map(str::to_ascii_lowercase).collect())
             .unwrap_or_default();
-        let items = self.principals()?.into_iter();
-        let found = items.filter(|item| ids.iter().any(|id| item["id"] == json!(id))).collect();
+        let types = match &body["types"] {
+            Value::Null => Vec::new(),
+            list => {
+                let names = list.as_array().and_then(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+                names.ok_or_else(|| bad("'types' is no list of texts."))?
+            }
+        };
+        let is_asked = |item: &Value| {
+            let name = item["@odata.type"].as_str().unwrap_or_default().trim_start_matches("#microsoft.graph.");
+            let is = |asked: &&str| asked.eq_ignore_ascii_case(name) || asked.eq_ignore_ascii_case("directoryObject");
+            (types.is_empty() || types.iter().any(is)) && ids.iter().any(|id| item["id"] == json!(id))
+        };
+        let found = self.principals()?.into_iter().filter(is_asked).collect();
         self.list(found, "directoryObjects")
     }
 
