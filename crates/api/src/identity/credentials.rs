@@ -83,8 +83,8 @@ impl Default for Credentials {
 }
 
 impl Credentials {
-    /// Checks a secret of the application or user `of`, whose hashes these are. One that has ended opens nothing, and is no
-    /// guess: a program that was forgotten does not shut out the others of its application.
+    /// Checks a secret of the application or user `of`, whose hashes these are. One that has ended opens nothing, and is
+    /// no guess: a program that was forgotten does not shut out the others of its application.
     pub(crate) async fn check(&self, of: Id128, hashes: Vec<String>, ended: Vec<String>, secret: &str) -> Checked {
         let mark = self.mark(of, &hashes, secret);
         if self.right.lock().unwrap_or_else(PoisonError::into_inner).get(&mark).is_some() {
