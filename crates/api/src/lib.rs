@@ -16,6 +16,7 @@ mod directory;
 pub mod domain;
 pub mod emergency;
 pub mod error;
+mod filter;
 mod graph;
 mod http;
 mod identity;

@@ -167,6 +167,16 @@ pub(crate) struct Renderer<'a> {
     pub(crate) version: ApiVersion,
 }
 
+/// `recoveryLevel` by the vault's settings (contract section 6).
+pub(crate) fn recovery_level(vault: &Vault) -> &'static str {
+    match (vault.retention_days >= 90, vault.purge_protection) {
+        (true, false) => "Recoverable+Purgeable",
+        (true, true) => "Recoverable",
+        (false, false) => "CustomizedRecoverable+Purgeable",
+        (false, true) => "CustomizedRecoverable",
+    }
+}
+
 impl Renderer<'_> {
     /// Id without version.
     pub(crate) fn object_id(&self, kind: Kind, name: &str) -> String {
@@ -176,16 +186,6 @@ impl Renderer<'_> {
     /// Id with version.
     pub(crate) fn version_id(&self, object: &ObjectVersion) -> String {
         format!("{}/{}", self.object_id(object.kind, object.name.as_str()), object.version.hex())
-    }
-
-    /// `recoveryLevel` by the vault's settings (contract section 6).
-    fn recovery_level(&self) -> &'static str {
-        match (self.vault.retention_days >= 90, self.vault.purge_protection) {
-            (true, false) => "Recoverable+Purgeable",
-            (true, true) => "Recoverable",
-            (false, false) => "CustomizedRecoverable+Purgeable",
-            (false, true) => "CustomizedRecoverable",
-        }
     }
 
     fn attributes(&self, object: &ObjectVersion) -> AttributesOut {
@@ -199,7 +199,7 @@ impl Renderer<'_> {
             exp: object.attributes.expires,
             created: object.created,
             updated: object.updated,
-            recovery_level: self.recovery_level(),
+            recovery_level: recovery_level(self.vault),
             recoverable_days: self.version.shows_recoverable_days().then_some(self.vault.retention_days),
             exportable: exportable.then_some(true),
             // Keys are held in software until a hardware provider is configured: "0" says so, also for `-HSM` kinds.

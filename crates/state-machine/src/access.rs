@@ -39,7 +39,7 @@ impl<'a> Subject<'a> {
     }
 
     /// Itself and all its groups.
-    fn principals(&self, kv: &impl Read) -> Result<Vec<Id128>> {
+    pub fn principals(&self, kv: &impl Read) -> Result<Vec<Id128>> {
         let mut found = read::principals(kv, self.oid)?;
         found.extend(self.groups);
         Ok(found)

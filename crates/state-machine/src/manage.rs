@@ -225,8 +225,13 @@ impl<K: Kv> Apply<'_, K> {
         }
         let same = |old: &RoleAssignment| old.role == c.role && old.scope.folded() == c.scope.folded();
         if let Some(old) = read::assignment(self.kv, c.id)? {
-            let unchanged = same(&old) && old.principal == c.principal;
-            return if unchanged { Ok(Outcome::Done) } else { refuse(Refusal::AssignmentExists) };
+            if !same(&old) || old.principal != c.principal {
+                return refuse(Refusal::AssignmentExists);
+            }
+            // Nothing else of an assignment can change.
+            let described = RoleAssignment { description: c.description, ..old };
+            put(self.kv, Table::Resources, keys::assignment(c.principal, c.id), &described)?;
+            return Ok(Outcome::Done);
         }
         if read::assignments_of(self.kv, c.principal)?.iter().any(same) {
             return refuse(Refusal::AssignmentExists);

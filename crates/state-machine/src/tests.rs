@@ -912,7 +912,16 @@ fn the_vault_says_whether_policies_or_roles_decide() {
         principal_kind: PrincipalKind::Group,
         description: None,
     };
-    assert_eq!(w.system(Command::PutRoleAssignment(assignment)), Outcome::Done);
+    assert_eq!(w.system(Command::PutRoleAssignment(assignment.clone())), Outcome::Done);
+    // The same again may say something else about itself; another one of the id is refused.
+    let described = PutRoleAssignment { description: Some("for a reason".into()), ..assignment.clone() };
+    let was = read::assignment(&w.kv, id(6)).unwrap().unwrap();
+    w.now += 10;
+    assert_eq!(w.system(Command::PutRoleAssignment(described)), Outcome::Done);
+    let is = read::assignment(&w.kv, id(6)).unwrap().unwrap();
+    assert_eq!(is, crate::records::RoleAssignment { description: Some("for a reason".into()), ..was });
+    let other = PutRoleAssignment { principal: ALICE, ..assignment };
+    assert_eq!(w.system(Command::PutRoleAssignment(other)), Outcome::Refused(Refusal::AssignmentExists));
     let member = |present| Command::SetMember(SetMember { tenant: TENANT, group: id(5), member: ALICE, present });
     w.system(member(true));
     assert!(matches!(w.by(alice(), secret("hers", 6)), Outcome::Version(_)));

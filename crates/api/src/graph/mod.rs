@@ -7,11 +7,13 @@ mod users;
 
 pub(crate) use federation::render as render_federated;
 
+use crate::call::query_parameter;
 use crate::directory;
 use crate::domain::{Origin, Resource};
+use crate::filter::{self, Condition};
 use crate::http::read_body;
 use crate::identity::certificate_key;
-use crate::management::{add_headers, authenticate, filter, segments, settle, still_authentic, ArmError};
+use crate::management::{add_headers, authenticate, next_query, segments, settle, still_authentic, ArmError};
 use crate::service::{fresh_id, Service};
 use crate::tokens::Principal;
 use actix_web::http::StatusCode;
@@ -32,6 +34,12 @@ use serde_json::{json, Value};
 use sha1::{Digest, Sha1};
 use std::sync::Arc;
 
+/// Most items of a page that can be asked for, as the public cloud has it; all come at once where none are.
+const TOP_MAX: usize = 999;
+
+/// The last item that a page can begin after: a list holds at most all users, applications and groups.
+const SKIP_MAX: usize = 3 * read::DIRECTORY_ROWS_MAX;
+
 /// Largest body: an application with a certificate is a few kilobytes.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 
@@ -42,6 +50,8 @@ struct Graph<'a> {
     service: &'a Service,
     origin: &'a Origin<'a>,
     principal: Arc<Principal>,
+    dialect: Dialect,
+    path: &'a str,
     query: &'a str,
     body: &'a [u8],
 }
@@ -96,7 +106,8 @@ async fn answer(
     authenticate(request, service, origin, Resource::Graph).await?;
     let body = read_body(payload, BODY_BYTES_MAX).await?;
     let principal = still_authentic(request, service, origin, Resource::Graph).await?;
-    let graph = Graph { service, origin, principal, query: request.query_string(), body: &body };
+    let (path, query) = (request.path(), request.query_string());
+    let graph = Graph { service, origin, principal, dialect, path, query, body: &body };
     let given: Vec<&str> = segments.iter().skip(1).map(String::as_str).collect();
     let answer = match dialect {
         Dialect::Microsoft => graph.route(request.method().as_str(), &given).await,
@@ -229,28 +240,68 @@ fn typed(mut value: Value, name: &str) -> Value {
     value
 }
 
-/// The conditions of a `$filter` on an object, as it is rendered. One that is not understood holds for nothing: an
-/// answer with too much would name the wrong principal.
-fn fits(conditions: &[(String, String)], item: &Value) -> bool {
-    let text = |name: &str| {
-        let found = item.as_object().and_then(|o| o.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)));
-        found.and_then(|(_, value)| value.as_str()).unwrap_or_default().to_owned()
+/// What a list of this name can be filtered by, in lower case.
+fn filterable(of: &str) -> &'static [&'static str] {
+    match of {
+        "users" => &["id", "objectid", "displayname", "userprincipalname", "mail", "mailnickname", "accountenabled"],
+        "groups" => &["id", "displayname", "mailnickname", "mailenabled", "securityenabled"],
+        "applications" => &["id", "appid", "displayname", "identifieruris"],
+        "servicePrincipals" => &[
+            "id",
+            "objectid",
+            "appid",
+            "displayname",
+            "accountenabled",
+            "serviceprincipalnames",
+            "serviceprincipaltype",
+        ],
+        "federatedIdentityCredentials" => &["id", "name", "issuer", "subject"],
+        _ => &["id", "displayname", "appid", "userprincipalname", "mail"],
+    }
+}
+
+/// The conditions of a `$filter` on a list of this name.
+fn conditions(text: &str, of: &str) -> Result<Vec<Condition>> {
+    let bad = |what: String| {
+        ArmError::new(400, "Request_UnsupportedQuery", format!("Unsupported or invalid query filter clause: {what}."))
     };
-    conditions.iter().all(|(name, value)| {
-        if name.starts_with("serviceprincipalnames/any(") {
-            return text("appId").eq_ignore_ascii_case(value);
+    let conditions = filter::parse(text).map_err(|rest| bad(format!("'{}' is not understood", rest.0)))?;
+    let known = |condition: &&Condition| {
+        let is_list = matches!(condition.name(), "identifieruris" | "serviceprincipalnames");
+        let is_fitting = match condition {
+            Condition::Equal { .. } | Condition::StartsWith { .. } => !is_list,
+            Condition::Any { .. } => is_list,
+            Condition::Call { .. } => false,
+        };
+        is_fitting && filterable(of).contains(&condition.name())
+    };
+    match conditions.iter().find(|condition| !known(condition)) {
+        None => Ok(conditions),
+        Some(unknown) => Err(bad(format!("'{of}' are not filtered by '{}' in this way", unknown.name()))),
+    }
+}
+
+/// Whether an object, as it is rendered, is one that conditions are about.
+fn fits(conditions: &[Condition], item: &Value) -> bool {
+    let member = |name: &str| {
+        let found = item.as_object().and_then(|o| o.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)));
+        found.map(|(_, value)| value)
+    };
+    let text = |value: &Value| match value {
+        Value::String(text) => text.to_lowercase(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    conditions.iter().all(|condition| match condition {
+        Condition::Equal { property, value } => member(property).is_some_and(|m| text(m) == value.to_lowercase()),
+        Condition::StartsWith { property, start } => {
+            member(property).is_some_and(|m| text(m).starts_with(&start.to_lowercase()))
         }
-        match name.as_str() {
-            "startswith" => {
-                let (field, start) = value.split_once(',').unwrap_or((value, ""));
-                let start = start.trim().trim_matches('\'').to_lowercase();
-                text(field.trim()).to_lowercase().starts_with(&start)
-            }
-            "displayname" | "appid" | "id" | "userprincipalname" | "mail" | "objectid" => {
-                text(name).eq_ignore_ascii_case(value)
-            }
-            _ => false,
+        Condition::Any { collection, value } => {
+            let all = member(collection).and_then(Value::as_array);
+            all.is_some_and(|all| all.iter().any(|m| text(m) == value.to_lowercase()))
         }
+        Condition::Call { .. } => false,
     })
 }
 
@@ -291,10 +342,40 @@ impl Graph<'_> {
     }
 
     fn list(&self, items: Vec<Value>, of: &str) -> Result<(u16, Option<Value>)> {
-        let conditions = filter(&crate::call::query_parameter(self.query, "$filter").unwrap_or_default());
+        let conditions = conditions(&query_parameter(self.query, "$filter").unwrap_or_default(), of)?;
         let items: Vec<Value> = items.into_iter().filter(|item| fits(&conditions, item)).collect();
         let context = format!("{}/v1.0/$metadata#{of}", self.origin.graph_base());
-        Ok((200, Some(json!({"@odata.context": context, "value": items}))))
+        let mut body = json!({"@odata.context": context});
+        let (page, next) = self.page(items)?;
+        body["value"] = Value::Array(page);
+        if let Some(next) = next {
+            body["@odata.nextLink"] = json!(next);
+        }
+        Ok((200, Some(body)))
+    }
+
+    /// `$top` items from `$skiptoken` on, and where the rest is. The old interface is asked for all.
+    fn page(&self, items: Vec<Value>) -> Result<(Vec<Value>, Option<String>)> {
+        let number = |name: &str, from: usize, to: usize| match query_parameter(self.query, name) {
+            None => Ok(None),
+            Some(text) => match text.parse::<usize>().ok().filter(|number| (from..=to).contains(number)) {
+                Some(number) => Ok(Some(number)),
+                None => {
+                    let text = format!("Invalid value '{text}' of '{name}': it must be a number from {from} to {to}.");
+                    Err(ArmError::new(400, "Request_UnsupportedQuery", text))
+                }
+            },
+        };
+        if self.dialect == Dialect::Old {
+            return Ok((items, None));
+        }
+        let Some(top) = number("$top", 1, TOP_MAX)? else { return Ok((items, None)) };
+        let skip = number("$skiptoken", 0, SKIP_MAX)?.unwrap_or(0);
+        let next = (items.len() > skip + top).then(|| {
+            let query = next_query(self.query, &(skip + top).to_string(), top);
+            format!("{}{}?{query}", self.origin.graph_base(), self.path)
+        });
+        Ok((items.into_iter().skip(skip).take(top).collect(), next))
     }
 
     fn json(&self) -> Result<Value> {
@@ -516,8 +597,19 @@ impl Graph<'_> {
             .as_array()
             .map(|ids| ids.iter().filter_map(Value::as_str).map(str::to_ascii_lowercase).collect())
             .unwrap_or_default();
-        let items = self.principals()?.into_iter();
-        let found = items.filter(|item| ids.iter().any(|id| item["id"] == json!(id))).collect();
+        let types = match &body["types"] {
+            Value::Null => Vec::new(),
+            list => {
+                let names = list.as_array().and_then(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+                names.ok_or_else(|| bad("'types' is no list of texts."))?
+            }
+        };
+        let is_asked = |item: &Value| {
+            let name = item["@odata.type"].as_str().unwrap_or_default().trim_start_matches("#microsoft.graph.");
+            let is = |asked: &&str| asked.eq_ignore_ascii_case(name) || asked.eq_ignore_ascii_case("directoryObject");
+            (types.is_empty() || types.iter().any(is)) && ids.iter().any(|id| item["id"] == json!(id))
+        };
+        let found = self.principals()?.into_iter().filter(is_asked).collect();
         self.list(found, "directoryObjects")
     }
 
@@ -616,20 +708,47 @@ mod tests {
 
     #[test]
     fn conditions_find_the_right_ones_only() {
-        let item = json!({"id": "1", "appId": "ab", "displayName": "My App"});
+        let id = "00000000-0000-0000-0000-00000000000a";
+        let item = json!({"id": id, "appId": "ab", "displayName": "R and D", "servicePrincipalNames": ["ab"],
+                          "accountEnabled": true});
         let cases = [
             ("", true),
             ("servicePrincipalNames/any(c:c eq 'AB')", true),
             ("servicePrincipalNames/any(c:c eq 'x')", false),
-            ("displayName eq 'my app'", true),
-            ("startswith(displayName,'My')", true),
-            ("startswith(displayName,'You')", false),
+            ("displayName eq 'r and d'", true),
+            ("displayName eq 'R'", false),
+            ("startswith(displayName,'R and')", true),
+            ("startswith(displayName,'R and E')", false),
             ("appId eq 'ab' and displayName eq 'x'", false),
-            ("unknown eq 'x'", false),
+            ("id eq 00000000-0000-0000-0000-00000000000A and accountEnabled eq true", true),
+            ("accountEnabled eq false", false),
         ];
         for (text, want) in cases {
-            assert_eq!(fits(&filter(text), &item), want, "{text}");
+            assert_eq!(fits(&conditions(text, "servicePrincipals").unwrap(), &item), want, "{text}");
         }
+    }
+
+    #[test]
+    fn conditions_that_are_not_understood_are_refused() {
+        let cases = [
+            ("users", "unknown eq 'x'"),
+            ("users", "appId eq 'x'"),
+            ("users", "displayName ne 'x'"),
+            ("users", "displayName eq 'x' or displayName eq 'y'"),
+            ("users", "endswith(mail,'x')"),
+            ("users", "displayName('x')"),
+            ("applications", "identifierUris eq 'x'"),
+            ("applications", "displayName/any(c:c eq 'x')"),
+            ("groups", "id in ('x')"),
+        ];
+        for (of, text) in cases {
+            let Err(ArmError::Said { status, code, .. }) = conditions(text, of) else { panic!("{text}") };
+            assert_eq!((status, code), (400, "Request_UnsupportedQuery"), "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_of_applications() {
         assert_eq!(by_app_id("applications(appId='x')", "applications"), Some("x"));
     }
 }

@@ -31,7 +31,9 @@ const LOCKED: Duration = Duration::from_secs(60);
 pub(crate) enum Checked {
     /// It is one of its secrets.
     Right,
-    /// It is not.
+    /// It was one of its secrets, and is over.
+    Ended,
+    /// It is none.
     Wrong,
     /// Too many wrong ones lately.
     Locked,
@@ -39,10 +41,16 @@ pub(crate) enum Checked {
     Busy,
 }
 
-/// Hashes of the application's secrets that are valid at `now` (seconds): one that is not is as good as none.
+/// Hashes of the application's secrets that are valid at `now` (seconds).
 pub(crate) fn valid(application: &Application, now: u64) -> Vec<String> {
     let in_time = move |secret: &&ClientSecret| secret.start <= now && secret.end.is_none_or(|end| now < end);
     application.secrets.iter().filter(in_time).map(|secret| secret.hash.clone()).collect()
+}
+
+/// Hashes of those that were valid once: whoever still has one is told so.
+pub(crate) fn ended(application: &Application, now: u64) -> Vec<String> {
+    let is_over = move |secret: &&ClientSecret| secret.end.is_some_and(|end| end <= now);
+    application.secrets.iter().filter(is_over).map(|secret| secret.hash.clone()).collect()
 }
 
 struct Failures {
@@ -75,8 +83,9 @@ impl Default for Credentials {
 }
 
 impl Credentials {
-    /// Checks a secret of the application or user `of`, whose hashes these are.
-    pub(crate) async fn check(&self, of: Id128, hashes: Vec<String>, secret: &str) -> Checked {
+    /// Checks a secret of the application or user `of`, whose hashes these are. One that has ended opens nothing, and is
+    /// no guess: a program that was forgotten does not shut out the others of its application.
+    pub(crate) async fn check(&self, of: Id128, hashes: Vec<String>, ended: Vec<String>, secret: &str) -> Checked {
         let mark = self.mark(of, &hashes, secret);
         if self.right.lock().unwrap_or_else(PoisonError::into_inner).get(&mark).is_some() {
             return Checked::Right;
@@ -87,15 +96,26 @@ impl Credentials {
         let Ok(_waiting) = self.queue.try_acquire() else { return Checked::Busy };
         let Ok(_turn) = self.at_once.acquire().await else { return Checked::Busy };
         let secret = zeroize::Zeroizing::new(secret.to_owned());
-        let right = tokio::task::spawn_blocking(move || hashes.iter().any(|phc| password::verify(&secret, phc))).await;
-        if right.unwrap_or(false) {
-            self.right.lock().unwrap_or_else(PoisonError::into_inner).put(mark, ());
-            self.failures.lock().unwrap_or_else(PoisonError::into_inner).pop(&of);
-            Checked::Right
-        } else {
-            self.failed(of);
-            Checked::Wrong
+        let is_among = move |hashes: &[String]| hashes.iter().any(|phc| password::verify(&secret, phc));
+        let found = tokio::task::spawn_blocking(move || {
+            if is_among(&hashes) {
+                Checked::Right
+            } else if is_among(&ended) {
+                Checked::Ended
+            } else {
+                Checked::Wrong
+            }
+        });
+        let found = found.await.unwrap_or(Checked::Wrong);
+        match found {
+            Checked::Right => {
+                self.right.lock().unwrap_or_else(PoisonError::into_inner).put(mark, ());
+                self.failures.lock().unwrap_or_else(PoisonError::into_inner).pop(&of);
+            }
+            Checked::Ended => {}
+            _ => self.failed(of),
         }
+        found
     }
 
     /// Bound to the present hashes: a secret that was removed is forgotten with them.
@@ -167,8 +187,17 @@ mod tests {
             created: 0,
         };
         let credentials = Credentials::default();
-        for (now, want) in [(99, Checked::Wrong), (100, Checked::Right), (199, Checked::Right), (200, Checked::Wrong)] {
-            assert_eq!(credentials.check(id, valid(&application, now), "right").await, want, "at {now}");
+        let check = |now, secret| credentials.check(id, valid(&application, now), ended(&application, now), secret);
+        for (now, want) in [(99, Checked::Wrong), (100, Checked::Right), (199, Checked::Right), (200, Checked::Ended)] {
+            assert_eq!(check(now, "right").await, want, "at {now}");
         }
+        // Over, it is no guess; a wrong one is.
+        for _ in 0..=FAILURES_MAX {
+            assert_eq!(check(200, "right").await, Checked::Ended);
+        }
+        for _ in 0..FAILURES_MAX {
+            assert_eq!(check(200, "wrong").await, Checked::Wrong);
+        }
+        assert_eq!(check(200, "right").await, Checked::Locked);
     }
 }

@@ -111,14 +111,19 @@ fn hash(code: &str) -> [u8; 32] {
 }
 
 /// `POST .../devicecode`: a code for a device to show.
-pub(super) fn begin(service: &Service, origin: &Origin<'_>, body: &[u8]) -> Result<HttpResponse, IdentityError> {
+pub(super) fn begin(
+    service: &Service,
+    origin: &Origin<'_>,
+    body: &[u8],
+    v1: bool,
+) -> Result<HttpResponse, IdentityError> {
     let form = Form(std::str::from_utf8(body).unwrap_or(""));
     let app = form.need("client_id")?;
     let now = service.now_ms() / 1000;
     let random: [u8; DRAWN] = claviger_crypto::random::bytes().map_err(|_| IdentityError::unavailable())?;
     let drawn = letters(&random, DRAWN);
     let code = format!("{drawn}{}", check_of(service, &drawn, now / LIFE)?);
-    let device = Device { code: code.clone(), app, scopes: user::scopes(&form)?, expires: now + LIFE };
+    let device = Device { code: code.clone(), app, scopes: user::scopes(&form, v1)?, expires: now + LIFE };
     let sealed = serde_json::to_vec(&device).map_err(|_| IdentityError::unavailable())?;
     let sealed = service.sealer.seal_own(DEVICE, DEVICE, &sealed).map_err(|_| IdentityError::unavailable())?;
     let shown = [&code[..4], &code[4..8], &code[8..]].join("-");

@@ -149,7 +149,7 @@ pub(crate) async fn handle(
         }
         ("POST", ["oauth2", "v2.0", "devicecode"] | ["oauth2", "devicecode"]) => {
             match (read_body(payload, FORM_BYTES_MAX).await, tenant_of(service, tenant)) {
-                (Ok(body), Ok(_)) => device::begin(service, origin, &body),
+                (Ok(body), Ok(_)) => device::begin(service, origin, &body, rest.len() == 2),
                 (Err(_), _) => Err(malformed()),
                 (_, Err(error)) => Err(error),
             }

@@ -1,7 +1,7 @@
 //! The token endpoint (identity contract sections 3 and 4): which grant it is, which program asks, and what every token
 //! says.
 
-use super::credentials::{valid, Checked};
+use super::credentials::{ended, valid, Checked};
 use super::{assertion, device, is_public_client, user, IdentityError, TenantRef};
 use crate::call::query_parameter;
 use crate::domain::Origin;
@@ -30,6 +30,14 @@ impl Form<'_> {
             let text = format!("The request body must contain the following parameter: '{name}'.");
             IdentityError::new(400, "invalid_request", 900_144, text)
         })
+    }
+
+    /// The scope, where no `resource` is named: that is what version 1 misses if there is none of both.
+    pub(super) fn need_scope(&self, v1: bool) -> Result<String, IdentityError> {
+        match self.get("scope") {
+            Some(scope) => Ok(scope),
+            None => self.need(if v1 { "resource" } else { "scope" }),
+        }
     }
 }
 
@@ -76,7 +84,7 @@ impl TokenRequest<'_> {
                         credentials.";
             return Err(IdentityError::new(400, "invalid_request", 50_059, text));
         };
-        let audience = audience(&self.form)?;
+        let audience = audience(&self.form, self.v1)?;
         self.check_audience(&audience, tenant)?;
         let client = self.client(tenant).await?;
         let Some(application) = client.application.filter(|_| client.how != "0") else {
@@ -132,7 +140,8 @@ impl TokenRequest<'_> {
             let text = "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.";
             return Err(IdentityError::new(401, "invalid_client", 7_000_218, text));
         };
-        match self.service.credentials.check(application.app, valid(&application, now), &secret).await {
+        let (valid, ended) = (valid(&application, now), ended(&application, now));
+        match self.service.credentials.check(application.app, valid, ended, &secret).await {
             Checked::Right => known("1", application),
             Checked::Wrong => {
                 let text = format!(
@@ -140,6 +149,13 @@ impl TokenRequest<'_> {
                      value, not the client secret ID, for a secret added to app '{id}'."
                 );
                 Err(IdentityError::new(401, "invalid_client", 7_000_215, text))
+            }
+            Checked::Ended => {
+                let text = format!(
+                    "The provided client secret keys for app '{id}' are expired. Create new keys for the app, or \
+                     consider using certificate credentials for added security."
+                );
+                Err(IdentityError::new(401, "invalid_client", 7_000_222, text))
             }
             Checked::Locked => {
                 let text = "The application is locked for a minute: too many wrong secrets.";
@@ -162,11 +178,11 @@ fn basic_credentials(header: &str) -> Option<(String, Zeroizing<String>)> {
 }
 
 /// The audience that is asked for: `resource`, or the scope without exactly one trailing `/.default`.
-fn audience(form: &Form<'_>) -> Result<String, IdentityError> {
+fn audience(form: &Form<'_>, v1: bool) -> Result<String, IdentityError> {
     if let Some(resource) = form.get("resource") {
         return Ok(resource);
     }
-    let scope = form.need("scope")?;
+    let scope = form.need_scope(v1)?;
     let found = scope.split_whitespace().find_map(|scope| scope.strip_suffix("/.default")).map(str::to_owned);
     found.ok_or_else(|| {
         let text = format!(

@@ -65,7 +65,7 @@ pub(super) async fn by_password(request: &TokenRequest<'_>) -> Result<HttpRespon
     let password = Zeroizing::new(request.form.need("password")?);
     let signed_in = sign_in(request.service, &request.tenant, &username, &password).await?;
     let client = request.client(&signed_in.tenant).await?;
-    answer(request, &signed_in, &client, &scopes(&request.form)?)
+    answer(request, &signed_in, &client, &scopes(&request.form, request.v1)?)
 }
 
 /// `grant_type=refresh_token`.
@@ -92,7 +92,7 @@ pub(super) async fn by_refresh_token(request: &TokenRequest<'_>) -> Result<HttpR
     if client.app.guid() != token.app {
         return Err(no_grant(70_000, "The provided value for the input parameter 'refresh_token' is not valid."));
     }
-    answer(request, &signed_in, &client, &scopes(&request.form)?)
+    answer(request, &signed_in, &client, &scopes(&request.form, request.v1)?)
 }
 
 /// A user of the tenant that was asked for, as it is now.
@@ -147,7 +147,7 @@ pub(super) async fn sign_in(
     let credentials = &service.credentials;
     let checked = match &found {
         Some((user, _, SignIn { password: Some(hash), .. })) => {
-            credentials.check(user.oid, vec![hash.clone()], password).await
+            credentials.check(user.oid, vec![hash.clone()], Vec::new(), password).await
         }
         _ => credentials.check_nobody(password).await,
     };
@@ -161,17 +161,17 @@ pub(super) async fn sign_in(
             let text = "The account is locked for a minute: too many sign-ins with a wrong user ID or password.";
             Err(no_grant(50_053, text))
         }
-        (Checked::Right | Checked::Wrong, _) => {
+        (Checked::Right | Checked::Wrong | Checked::Ended, _) => {
             Err(no_grant(50_126, "Error validating credentials due to invalid username or password."))
         }
     }
 }
 
 /// What is asked for, as scopes: version 1 names a resource instead, and always gets everything.
-pub(super) fn scopes(form: &Form<'_>) -> Result<String, IdentityError> {
+pub(super) fn scopes(form: &Form<'_>, v1: bool) -> Result<String, IdentityError> {
     match form.get("resource") {
         Some(resource) => Ok(format!("{resource}/.default openid profile offline_access")),
-        None => form.need("scope"),
+        None => form.need_scope(v1),
     }
 }
 

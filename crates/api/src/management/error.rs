@@ -6,7 +6,9 @@ use actix_web::http::StatusCode;
 use actix_web::HttpResponse;
 use claviger_crypto::CryptoError;
 use claviger_node::NodeError;
+use claviger_state_machine::records::Vault;
 use claviger_state_machine::ApplyError;
+use claviger_types::name::Kind;
 use claviger_types::outcome::Refusal;
 use serde_json::json;
 
@@ -62,6 +64,25 @@ impl ArmError {
              details please go to https://aka.ms/ARMResourceNotFoundFix"
         );
         Self::new(404, "ResourceNotFound", text)
+    }
+
+    pub(crate) fn object_not_found(vault: &Vault, kind: Kind, name: &str) -> Self {
+        let text = format!(
+            "The Resource 'Microsoft.KeyVault/vaults/{}/{}/{name}' under resource group '{}' was not found.",
+            vault.display_name,
+            kind.collection(),
+            vault.group
+        );
+        Self::new(404, "ResourceNotFound", text)
+    }
+
+    /// Of a key or a secret that is to be made or changed through the resource manager.
+    pub(crate) fn made_in_the_vault(collection: &str) -> Self {
+        let text = format!(
+            "Making and changing {collection} through the resource manager is not there in this release of Claviger: \
+             use the vault's own address."
+        );
+        Self::new(501, "NotImplemented", text)
     }
 
     /// Of whatever is asked about one: there are vaults only.

@@ -1,6 +1,6 @@
 //! Resource groups.
 
-use super::{location, tags, Answer, Arm, ArmError, Result};
+use super::{has_tag, is_about_tags, location, tags, Answer, Arm, ArmError, Result};
 use claviger_state_machine::read;
 use claviger_state_machine::records::{ResourceGroup, Subscription};
 use claviger_types::command::{Command, DeleteResourceGroup, PutResourceGroup, VaultRef};
@@ -40,9 +40,12 @@ impl Arm<'_> {
         let found = || self.group(subscription, name)?.ok_or_else(|| ArmError::group_not_found(name));
         match (method, folded) {
             ("GET", ["resourcegroups"]) => {
+                let conditions = self.filter(is_about_tags)?;
                 let mut items = Vec::new();
                 for group in self.view(|view| read::resource_groups(view, subscription.subscription))? {
-                    if self.may(&Scope::group(subscription.subscription, &group.name), READ)? {
+                    if has_tag(&group.tags, &conditions)
+                        && self.may(&Scope::group(subscription.subscription, &group.name), READ)?
+                    {
                         items.push(render(&group));
                     }
                 }

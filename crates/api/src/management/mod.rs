@@ -6,6 +6,8 @@
 
 mod error;
 mod groups;
+mod objects;
+mod operations;
 mod properties;
 mod roles;
 mod subscriptions;
@@ -16,6 +18,7 @@ pub(crate) use error::ArmError;
 use crate::call::query_parameter;
 use crate::domain::{Origin, Resource};
 use crate::error::{ServiceError, TokenFault};
+use crate::filter::{self, Condition};
 use crate::http::read_body;
 use crate::service::Service;
 use crate::tokens::Principal;
@@ -266,6 +269,10 @@ impl<'a> Arm<'a> {
             ("GET", ["providers"]) => {
                 Ok(Answer::list(vec![subscriptions::provider(None, &self.service.config.region)]))
             }
+            ("GET", ["providers", "microsoft.keyvault"]) => {
+                Ok(Answer::ok(subscriptions::provider(None, &self.service.config.region)))
+            }
+            ("GET", ["providers", "microsoft.keyvault", "operations"]) => Ok(Answer::list(operations::all())),
             (_, ["subscriptions", id, rest @ ..]) => {
                 let subscription = self.subscription(id)?;
                 let given = given.get(2..).unwrap_or_default();
@@ -365,6 +372,20 @@ impl<'a> Arm<'a> {
         query_parameter(self.query, name)
     }
 
+    /// The conditions of `$filter`, each of which must be one that the list knows.
+    pub(crate) fn filter(&self, known: impl Fn(&Condition) -> bool) -> Result<Vec<Condition>> {
+        let text = self.parameter("$filter").unwrap_or_default();
+        let bad = |what: String| {
+            let text = format!("Invalid $filter '{text}' specified in the query string: {what}.");
+            ArmError::new(400, "InvalidFilterInQueryString", text)
+        };
+        let conditions = filter::parse(&text).map_err(|rest| bad(format!("'{}' is not understood", rest.0)))?;
+        match conditions.iter().find(|condition| !known(condition)) {
+            None => Ok(conditions),
+            Some(unknown) => Err(bad(format!("there is no filtering by '{}' here", unknown.name()))),
+        }
+    }
+
     /// The refusal of a path that leads nowhere.
     fn no_route(&self, method: &str) -> ArmError {
         let text = format!("No HTTP resource was found that matches the request '{method} {}'.", self.path);
@@ -378,20 +399,39 @@ impl<'a> Arm<'a> {
     }
 }
 
-/// `eq` conditions of a `$filter`, by lower-case name, and the calls in it; parts are joined by `and`.
-pub(crate) fn filter(text: &str) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    for part in text.split(" and ") {
-        let part = part.trim().trim_start_matches('(');
-        if let Some((name, value)) = part.split_once(" eq ") {
-            let value = value.trim().trim_end_matches(')').trim_matches('\'').replace("''", "'");
-            found.push((name.trim().to_ascii_lowercase(), value));
-        } else if let Some((name, arguments)) = part.split_once('(') {
-            let value = arguments.trim_end_matches(')').trim_matches('\'').replace("''", "'");
-            found.push((name.trim().to_ascii_lowercase(), value));
-        }
+/// The query of a list's next page: the one given, with another `$skiptoken`.
+pub(crate) fn next_query(query: &str, token: &str, top: usize) -> String {
+    let kept = query.split('&').filter(|pair| {
+        let name = pair.split('=').next().unwrap_or_default().to_ascii_lowercase();
+        !["", "$top", "%24top", "$skiptoken", "%24skiptoken"].contains(&name.as_str())
+    });
+    let added = [format!("$top={top}"), format!("$skiptoken={token}")];
+    kept.map(str::to_owned).chain(added).collect::<Vec<_>>().join("&")
+}
+
+/// Whether a resource has a tag that fits all conditions about tags: name and value are those of the same one.
+fn has_tag(tags: &Tags, conditions: &[Condition]) -> bool {
+    let about_tags: Vec<&Condition> = conditions.iter().filter(|condition| is_about_tags(condition)).collect();
+    let fits = |name: &str, value: &str| {
+        about_tags.iter().all(|condition| match condition {
+            Condition::StartsWith { start, .. } => {
+                name.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start))
+            }
+            Condition::Equal { property, value: asked } if property == "tagname" => name.eq_ignore_ascii_case(asked),
+            Condition::Equal { value: asked, .. } => value == asked,
+            _ => false,
+        })
+    };
+    about_tags.is_empty() || tags.iter().any(|(name, value)| fits(name, value))
+}
+
+/// Whether a condition is about tags, in the forms that [`has_tag`] knows.
+fn is_about_tags(condition: &Condition) -> bool {
+    match condition {
+        Condition::Equal { property, .. } => matches!(property.as_str(), "tagname" | "tagvalue"),
+        Condition::StartsWith { property, .. } => property == "tagname",
+        _ => false,
     }
-    found
 }
 
 /// A location as resources show it: lower case, no spaces.
@@ -438,18 +478,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filters_that_clients_send() {
-        let is = |text: &str, want: &[(&str, &str)]| {
-            let found = filter(text);
-            let found: Vec<_> = found.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
-            assert_eq!(found, want, "{text}");
-        };
-        is(
-            "resourceType eq 'Microsoft.KeyVault/vaults' and name eq 'a'",
-            &[("resourcetype", "Microsoft.KeyVault/vaults"), ("name", "a")],
-        );
-        is("atScope()", &[("atscope", "")]);
-        is("atScope() and assignedTo('x')", &[("atscope", ""), ("assignedto", "x")]);
-        is("roleName eq 'It''s'", &[("rolename", "It's")]);
+    fn name_and_value_are_of_the_same_tag() {
+        let tags: Tags = [("Team", "one"), ("stage", "two")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+        let cases = [
+            ("", true),
+            ("tagName eq 'team'", true),
+            ("tagName eq 'team' and tagValue eq 'one'", true),
+            ("tagName eq 'team' and tagValue eq 'two'", false),
+            ("tagName eq 'team' and tagValue eq 'ONE'", false),
+            ("tagValue eq 'two'", true),
+            ("startswith(tagname, 'st') and tagvalue eq 'two'", true),
+            ("startswith(tagname, 'x')", false),
+            ("tagName eq 'none'", false),
+        ];
+        for (text, want) in cases {
+            assert_eq!(has_tag(&tags, &filter::parse(text).unwrap()), want, "{text}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use claviger_types::permission::{
     AccessPolicy, CertificatePermission, KeyPermission, SecretPermission, StoragePermission,
 };
 use claviger_types::vault::{IpRule, NetworkAcls, VaultSettings, NETWORK_RULES_MAX};
-use serde_json::{json, Map, Value};
+use serde_json::{json, Value};
 
 /// Most access policies of a vault (contract section 16).
 const POLICIES_MAX: usize = 1024;
@@ -25,6 +25,15 @@ pub(super) fn member<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
         .get(name)
         .or_else(|| object.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value));
     found.filter(|value| !value.is_null())
+}
+
+/// The `properties` of a body: an object, if they are there.
+pub(super) fn inner(body: &Value) -> Result<&Value> {
+    match member(body, "properties") {
+        None => Ok(&Value::Null),
+        Some(object @ Value::Object(_)) => Ok(object),
+        Some(_) => Err(invalid("properties")),
+    }
 }
 
 pub(super) fn flag(properties: &Value, name: &str) -> Result<Option<bool>> {
@@ -50,32 +59,40 @@ fn premium(properties: &Value) -> Result<Option<bool>> {
     }
 }
 
-fn network(value: &Value) -> Result<NetworkAcls> {
-    let word = |name: &str, yes: &str, no: &str| match member(value, name).map(Value::as_str) {
-        None => Ok(true),
+/// Rules out of `networkAcls`; what is absent stays as it is in `old`: a change of addresses must not open a vault.
+fn network(value: &Value, old: &NetworkAcls) -> Result<NetworkAcls> {
+    if !value.is_object() {
+        return Err(invalid("networkAcls"));
+    }
+    let word = |name: &str, yes: &str, no: &str, old: bool| match member(value, name).map(Value::as_str) {
+        None => Ok(old),
         Some(Some(text)) if text.eq_ignore_ascii_case(yes) => Ok(true),
         Some(Some(text)) if text.eq_ignore_ascii_case(no) => Ok(false),
         Some(_) => Err(invalid(&format!("networkAcls.{name}"))),
     };
-    let list = |name: &str, inner: &str| -> Result<Vec<String>> {
-        let items = member(value, name).and_then(Value::as_array).cloned().unwrap_or_default();
+    let list = |name: &str, inner: &str| -> Result<Option<Vec<String>>> {
+        let Some(items) = member(value, name) else { return Ok(None) };
+        let wrong = || invalid(&format!("networkAcls.{name}"));
+        let items = items.as_array().ok_or_else(wrong)?;
         if items.len() > NETWORK_RULES_MAX {
             return Err(ArmError::bad(format!("'networkAcls.{name}' has more than {NETWORK_RULES_MAX} rules.")));
         }
         let text = |item: &Value| member(item, inner).and_then(Value::as_str).map(str::to_owned);
-        items.iter().map(text).collect::<Option<Vec<_>>>().ok_or_else(|| invalid(&format!("networkAcls.{name}")))
+        items.iter().map(text).collect::<Option<Vec<_>>>().ok_or_else(wrong).map(Some)
     };
-    let mut ip_rules = Vec::new();
-    for text in list("ipRules", "value")? {
-        ip_rules.push(IpRule::parse(&text).map_err(|_| {
+    let address = |text: String| {
+        IpRule::parse(&text).map_err(|_| {
             ArmError::bad(format!("The value '{text}' of 'networkAcls.ipRules' is no IP address and no CIDR range."))
-        })?);
-    }
+        })
+    };
     Ok(NetworkAcls {
-        allow_by_default: word("defaultAction", "Allow", "Deny")?,
-        bypass_services: word("bypass", "AzureServices", "None")?,
-        ip_rules,
-        subnet_ids: list("virtualNetworkRules", "id")?,
+        allow_by_default: word("defaultAction", "Allow", "Deny", old.allow_by_default)?,
+        bypass_services: word("bypass", "AzureServices", "None", old.bypass_services)?,
+        ip_rules: match list("ipRules", "value")? {
+            Some(texts) => texts.into_iter().map(address).collect::<Result<Vec<_>>>()?,
+            None => old.ip_rules.clone(),
+        },
+        subnet_ids: list("virtualNetworkRules", "id")?.unwrap_or_else(|| old.subnet_ids.clone()),
     })
 }
 
@@ -93,7 +110,9 @@ pub(super) fn settings(properties: &Value, old: &VaultSettings) -> Result<VaultS
         *place = flag(properties, name)?.or(*place);
     }
     if let Some(value) = member(properties, "networkAcls") {
-        new.network = Some(network(value)?);
+        let open =
+            NetworkAcls { allow_by_default: true, bypass_services: true, ip_rules: Vec::new(), subnet_ids: Vec::new() };
+        new.network = Some(network(value, old.network.as_ref().unwrap_or(&open))?);
     }
     match member(properties, "publicNetworkAccess").map(Value::as_str) {
         None => {}
@@ -119,8 +138,11 @@ pub(super) fn policies(value: &Value) -> Result<Vec<AccessPolicy>> {
 }
 
 fn policy(entry: &Value) -> Result<AccessPolicy> {
-    let none = Value::Object(Map::new());
-    let permissions = member(entry, "permissions").unwrap_or(&none);
+    let permissions = match member(entry, "permissions") {
+        None => &Value::Null,
+        Some(object @ Value::Object(_)) => object,
+        Some(_) => return Err(invalid("accessPolicies.permissions")),
+    };
     let set = |name: &str, set_of: fn(Vec<&str>) -> std::result::Result<u32, String>| -> Result<u32> {
         let Some(list) = member(permissions, name) else { return Ok(0) };
         let names = list.as_array().and_then(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
@@ -251,6 +273,7 @@ mod tests {
             json!([{"objectId": guid}]),
             json!([{"tenantId": guid, "objectId": "x"}]),
             json!([{"tenantId": guid, "objectId": guid, "permissions": {"keys": ["fly"]}}]),
+            json!([{"tenantId": guid, "objectId": guid, "permissions": ["get"]}]),
             json!({}),
         ] {
             assert!(policies(&bad).is_err(), "{bad}");
@@ -270,8 +293,36 @@ mod tests {
         assert!(!new.premium && !new.public_network_access);
         let network = new.network.unwrap();
         assert!(!network.allow_by_default && network.bypass_services && network.ip_rules.len() == 1);
-        for bad in [json!({"sku": {"name": "basic"}}), json!({"networkAcls": {"ipRules": [{"value": "x"}]}})] {
+        for bad in [
+            json!({"sku": {"name": "basic"}}),
+            json!({"networkAcls": "Deny"}),
+            json!({"networkAcls": []}),
+            json!({"networkAcls": 1}),
+            json!({"networkAcls": {"defaultAction": "no"}}),
+            json!({"networkAcls": {"ipRules": [{"value": "x"}]}}),
+            json!({"networkAcls": {"ipRules": "10.0.0.0/8"}}),
+            json!({"networkAcls": {"ipRules": {"value": "10.0.0.0/8"}}}),
+            json!({"networkAcls": {"ipRules": ["10.0.0.0/8"]}}),
+            json!({"networkAcls": {"virtualNetworkRules": {"id": "a"}}}),
+        ] {
             assert!(settings(&bad, &old).is_err(), "{bad}");
         }
+        for bad in [json!({"properties": []}), json!({"properties": "x"}), json!({"properties": 1})] {
+            assert!(inner(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_closed_vault_is_not_opened_by_what_is_absent() {
+        let closed = json!({"networkAcls": {"defaultAction": "Deny", "bypass": "None",
+                            "ipRules": [{"value": "10.0.0.0/8"}], "virtualNetworkRules": [{"id": "a"}]}});
+        let old = settings(&closed, &VaultSettings::default()).unwrap();
+        let change = |acls: Value| settings(&json!({"networkAcls": acls}), &old).unwrap().network.unwrap();
+        let was = old.network.clone().unwrap();
+        assert_eq!(change(json!({})), was);
+        assert_eq!(change(json!({"ipRules": []})), NetworkAcls { ip_rules: vec![], ..was.clone() });
+        assert_eq!(change(json!({"virtualNetworkRules": []})), NetworkAcls { subnet_ids: vec![], ..was.clone() });
+        assert_eq!(change(json!({"bypass": "AzureServices"})), NetworkAcls { bypass_services: true, ..was.clone() });
+        assert_eq!(change(json!({"defaultAction": "Allow"})), NetworkAcls { allow_by_default: true, ..was });
     }
 }

@@ -1,7 +1,8 @@
 //! `Microsoft.Authorization`: role assignments and definitions below any scope.
 
-use super::properties::member;
-use super::{filter, Answer, Arm, ArmError, Result};
+use super::properties::{inner, member};
+use super::{Answer, Arm, ArmError, Result};
+use crate::filter::Condition;
 use claviger_state_machine::read;
 use claviger_state_machine::records::RoleAssignment;
 use claviger_types::command::{
@@ -61,6 +62,14 @@ fn render_assignment(found: &RoleAssignment) -> Value {
     })
 }
 
+fn role_type(role: &RoleDefinition) -> &'static str {
+    if role.is_built_in() {
+        "BuiltInRole"
+    } else {
+        "CustomRole"
+    }
+}
+
 fn render_definition(subscription: Option<Id128>, role: &RoleDefinition) -> Value {
     json!({
         "id": definition_id(subscription, role.id),
@@ -68,7 +77,7 @@ fn render_definition(subscription: Option<Id128>, role: &RoleDefinition) -> Valu
         "type": "Microsoft.Authorization/roleDefinitions",
         "properties": {
             "roleName": role.name,
-            "type": if role.is_built_in() { "BuiltInRole" } else { "CustomRole" },
+            "type": role_type(role),
             "description": role.description,
             "assignableScopes": role.assignable_scopes,
             "permissions": [{
@@ -91,6 +100,97 @@ fn role_of(id: &str) -> Result<Id128> {
 fn id_of(name: &str, what: &'static str) -> Result<Id128> {
     Id128::parse_guid(name)
         .map_err(|_| ArmError::new(400, what, format!("The ID '{name}' is not valid. It must be a GUID.")))
+}
+
+/// A list of texts, empty if it is absent.
+fn texts(value: &Value, name: &str) -> Result<Vec<String>> {
+    let Some(items) = member(value, name) else { return Ok(Vec::new()) };
+    let items = items.as_array().and_then(|items| items.iter().map(|item| item.as_str().map(str::to_owned)).collect());
+    items.filter(|items: &Vec<String>| items.len() <= ACTIONS_MAX).ok_or_else(ArmError::body)
+}
+
+fn no_conditions() -> ArmError {
+    let text = "Conditions of roles and of their assignments are not there in this release of Claviger.";
+    ArmError::new(400, "ConditionNotSupported", text)
+}
+
+/// What a custom role allows, out of the one or more `permissions` that say it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Permissions {
+    actions: Vec<String>,
+    not_actions: Vec<String>,
+    data_actions: Vec<String>,
+    not_data_actions: Vec<String>,
+}
+
+/// Actions, and those that are taken out of them again.
+type Half = (Vec<String>, Vec<String>);
+
+/// What several give together. What one takes out is not taken out of the others: that is one again only where all that
+/// give anything take out the same.
+fn merged(mut all: Vec<Half>) -> Option<Half> {
+    if all.len() > 1 {
+        all.retain(|(actions, _)| !actions.is_empty());
+    }
+    let mut all = all.into_iter();
+    let (mut actions, not_actions) = all.next().unwrap_or_default();
+    for (more, not) in all {
+        if not != not_actions {
+            return None;
+        }
+        actions.extend(more);
+    }
+    Some((actions, not_actions))
+}
+
+impl Permissions {
+    fn of(list: &Value) -> Result<Self> {
+        let entries = match list {
+            Value::Null => &[],
+            list => list.as_array().ok_or_else(ArmError::body)?.as_slice(),
+        };
+        let all = entries.iter().map(Self::of_entry).collect::<Result<Vec<_>>>()?;
+        let (plain, on_data): (Vec<Half>, Vec<Half>) = all
+            .into_iter()
+            .map(|one| ((one.actions, one.not_actions), (one.data_actions, one.not_data_actions)))
+            .unzip();
+        let (Some((actions, not_actions)), Some((data_actions, not_data_actions))) = (merged(plain), merged(on_data))
+        else {
+            let text = "Several 'permissions' of a role must have the same 'notActions' and 'notDataActions' in this \
+                        release of Claviger: use one permission, or several roles.";
+            return Err(ArmError::new(400, "InvalidRoleDefinition", text));
+        };
+        if actions.len() > ACTIONS_MAX || data_actions.len() > ACTIONS_MAX {
+            return Err(ArmError::body());
+        }
+        Ok(Self { actions, not_actions, data_actions, not_data_actions })
+    }
+
+    fn of_entry(entry: &Value) -> Result<Self> {
+        if !entry.is_object() {
+            return Err(ArmError::body());
+        }
+        if member(entry, "condition").is_some() {
+            return Err(no_conditions());
+        }
+        let actions = |name: &str, code: &'static str| -> Result<Vec<String>> {
+            let found = texts(entry, name)?;
+            match found.iter().find(|action| !action.contains(['/', '*'])) {
+                None => Ok(found),
+                Some(bad) => {
+                    let text = format!("'{bad}' does not match any of the actions supported by the providers.");
+                    Err(ArmError::new(400, code, text))
+                }
+            }
+        };
+        let (plain, on_data) = ("InvalidActionOrNotAction", "InvalidDataActionOrNotDataAction");
+        Ok(Self {
+            actions: actions("actions", plain)?,
+            not_actions: actions("notActions", plain)?,
+            data_actions: actions("dataActions", on_data)?,
+            not_data_actions: actions("notDataActions", on_data)?,
+        })
+    }
 }
 
 impl Arm<'_> {
@@ -143,20 +243,25 @@ impl Arm<'_> {
     }
 
     fn definitions(&self, scope: Option<&Scope>) -> Result<Answer> {
-        let conditions = filter(&self.parameter("$filter").unwrap_or_default());
+        let conditions = self.filter(|condition| match condition {
+            Condition::Equal { property, .. } => matches!(property.as_str(), "rolename" | "type"),
+            Condition::Call { function, .. } => matches!(function.as_str(), "atscope" | "atscopeandbelow"),
+            _ => false,
+        })?;
+        let at_scope = conditions.iter().any(|condition| condition.name() == "atscope");
         let subscription = scope.and_then(Scope::subscription_id);
         let here = |role: &RoleDefinition| {
             role.is_built_in()
                 || scope.is_some_and(|scope| {
                     role.assignable_scopes
                         .iter()
-                        .any(|s| Scope::parse(s).is_ok_and(|s| s.holds(scope) || scope.holds(&s)))
+                        .any(|s| Scope::parse(s).is_ok_and(|s| s.holds(scope) || (!at_scope && scope.holds(&s))))
                 })
         };
         let fits = |role: &RoleDefinition| {
-            conditions.iter().all(|(name, value)| match name.as_str() {
-                "rolename" => role.name.eq_ignore_ascii_case(value),
-                "type" => value.eq_ignore_ascii_case(if role.is_built_in() { "BuiltInRole" } else { "CustomRole" }),
+            conditions.iter().all(|condition| match condition {
+                Condition::Equal { property, value } if property == "rolename" => role.name.eq_ignore_ascii_case(value),
+                Condition::Equal { value, .. } => value.eq_ignore_ascii_case(role_type(role)),
                 _ => true,
             })
         };
@@ -179,25 +284,19 @@ impl Arm<'_> {
         self.require(&scope, action)?;
         let id = id_of(id, "InvalidRoleDefinitionId")?;
         let body = self.json()?;
-        let none = json!({});
-        let properties = member(&body, "properties").unwrap_or(&none);
+        let properties = inner(&body)?;
         let text = |name: &str| member(properties, name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let list = |value: &Value, name: &str| -> Result<Vec<String>> {
-            let items = member(value, name).and_then(Value::as_array).cloned().unwrap_or_default();
-            let items = items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
-            items.filter(|items| items.len() <= ACTIONS_MAX).ok_or_else(ArmError::body)
-        };
-        let permissions = member(properties, "permissions").and_then(Value::as_array).and_then(|list| list.first());
-        let permissions = permissions.unwrap_or(&none);
+        let Permissions { actions, not_actions, data_actions, not_data_actions } =
+            Permissions::of(member(properties, "permissions").unwrap_or(&Value::Null))?;
         let role = RoleDefinition {
             id,
             name: text("roleName"),
             description: text("description"),
-            actions: list(permissions, "actions")?,
-            not_actions: list(permissions, "notActions")?,
-            data_actions: list(permissions, "dataActions")?,
-            not_data_actions: list(permissions, "notDataActions")?,
-            assignable_scopes: list(properties, "assignableScopes")?,
+            actions,
+            not_actions,
+            data_actions,
+            not_data_actions,
+            assignable_scopes: texts(properties, "assignableScopes")?,
         };
         if role.name.is_empty() || role.assignable_scopes.is_empty() {
             return Err(ArmError::new(
@@ -231,17 +330,29 @@ impl Arm<'_> {
     /// Assignments that hold here and above, and those below unless `atScope()` says otherwise.
     fn assignments(&self, scope: &Scope) -> Result<Answer> {
         self.require(scope, "Microsoft.Authorization/roleAssignments/read")?;
-        let conditions = filter(&self.parameter("$filter").unwrap_or_default());
+        let conditions = self.filter(|condition| match condition {
+            Condition::Equal { property, .. } => property == "principalid",
+            Condition::Call { function, .. } => matches!(function.as_str(), "atscope" | "assignedto"),
+            _ => false,
+        })?;
         let guid = |text: &str| Id128::parse_guid(text).unwrap_or(Id128([0; 16]));
         let mut principals: Option<Vec<Id128>> = None;
         let mut at_scope = false;
-        for (name, value) in &conditions {
-            match name.as_str() {
-                "atscope" => at_scope = true,
-                "principalid" => principals = Some(vec![guid(value)]),
-                "assignedto" => principals = Some(self.view(|view| read::principals(view, guid(value)))?),
-                _ => {}
-            }
+        for condition in &conditions {
+            let named = match condition {
+                Condition::Equal { value, .. } => vec![guid(value)],
+                Condition::Call { function, argument } if function == "assignedto" => {
+                    self.view(|view| read::principals(view, guid(argument)))?
+                }
+                _ => {
+                    at_scope = true;
+                    continue;
+                }
+            };
+            principals = Some(match principals {
+                Some(known) => known.into_iter().filter(|principal| named.contains(principal)).collect(),
+                None => named,
+            });
         }
         let all = self.view(|view| match &principals {
             // They are kept by principal: where those are named, only theirs are looked at.
@@ -272,6 +383,7 @@ impl Arm<'_> {
         // Old clients send the members without `properties`' inner form; both name the same things.
         let properties = member(&body, "properties").unwrap_or(&body);
         let text = |name: &str| member(properties, name).and_then(Value::as_str);
+        self.require_place(&scope)?;
         let role = role_of(text("roleDefinitionId").unwrap_or_default())?;
         let principal = text("principalId").unwrap_or_default();
         let missing = || {
@@ -299,11 +411,7 @@ impl Arm<'_> {
             return Err(ArmError::new(400, "UnmatchedPrincipalType", text));
         }
         if member(properties, "condition").is_some() {
-            return Err(ArmError::new(
-                400,
-                "ConditionNotSupported",
-                "Conditions of role assignments are not there in this release of Claviger.",
-            ));
+            return Err(no_conditions());
         }
         let description = text("description").map(str::to_owned);
         let put =
@@ -315,6 +423,17 @@ impl Arm<'_> {
         }
         let made = self.assignment(&scope, name)?.ok_or_else(|| ArmError::of(Refusal::AssignmentNotFound))?;
         Ok(Answer::with(201, render_assignment(&made)))
+    }
+
+    /// Refuses a scope whose group or vault is not there; an object of a vault may be yet to come.
+    fn require_place(&self, scope: &Scope) -> Result<()> {
+        let segments: Vec<&str> = scope.as_str().split('/').skip(1).collect();
+        let (Some(id), Some(group)) = (segments.get(1), segments.get(3)) else { return Ok(()) };
+        let subscription = self.subscription(id)?;
+        match segments.get(7) {
+            Some(vault) => self.vault_of(&subscription, group, vault).map(drop),
+            None => self.group(&subscription, group)?.map(drop).ok_or_else(|| ArmError::group_not_found(group)),
+        }
     }
 
     async fn delete_assignment(&self, scope: &Scope, id: &str) -> Result<Answer> {
@@ -334,7 +453,7 @@ impl Arm<'_> {
     fn permissions(&self, scope: &Scope) -> Result<Answer> {
         let found = self.view(|view| {
             let mut roles = Vec::new();
-            for principal in read::principals(view, self.principal.oid)? {
+            for principal in self.principal.subject().principals(view)? {
                 for assignment in read::assignments_of(view, principal)? {
                     if assignment.scope.holds(scope) {
                         roles.extend(read::role(view, assignment.role)?);
@@ -364,5 +483,48 @@ impl Arm<'_> {
             let group = read::groups(view)?.iter().any(|found| (found.tenant, found.oid) == (tenant, oid));
             Ok(group.then_some(PrincipalKind::Group))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permissions_are_merged_where_that_is_exact() {
+        let of = |list: Value| Permissions::of(&list);
+        let merged = of(json!([{"actions": ["a/b"], "dataActions": ["*"]}, {"actions": ["c/d"], "notActions": []}]));
+        let want = Permissions {
+            actions: vec!["a/b".into(), "c/d".into()],
+            data_actions: vec!["*".into()],
+            ..Permissions::default()
+        };
+        assert_eq!(merged.unwrap(), want);
+        assert_eq!(of(Value::Null).unwrap(), Permissions::default());
+        let same = json!([{"actions": ["a/b"], "notActions": ["a/c"]}, {"actions": ["*"], "notActions": ["a/c"]}]);
+        assert_eq!(of(same).unwrap().not_actions, ["a/c"]);
+        let apart = of(json!([{"actions": ["a/b"]}, {"dataActions": ["*"], "notDataActions": ["a/c"]}])).unwrap();
+        assert_eq!(
+            (apart.actions, apart.data_actions, apart.not_data_actions.len()),
+            (vec!["a/b".into()], vec!["*".into()], 1)
+        );
+        for (list, want) in [
+            (json!([{"actions": ["*"], "notActions": ["a/c"]}, {"actions": ["b/*"]}]), "InvalidRoleDefinition"),
+            (
+                json!([{"dataActions": ["*"]}, {"dataActions": ["a/*"], "notDataActions": ["a/c"]}]),
+                "InvalidRoleDefinition",
+            ),
+            (json!([{"actions": ["*"], "condition": "x"}]), "ConditionNotSupported"),
+            (json!([{"actions": ["*"]}, {"actions": ["*"], "condition": "x"}]), "ConditionNotSupported"),
+            (json!([{"actions": ["read"]}]), "InvalidActionOrNotAction"),
+            (json!([{"notActions": [""]}]), "InvalidActionOrNotAction"),
+            (json!([{"dataActions": ["read"]}]), "InvalidDataActionOrNotDataAction"),
+            (json!([{"actions": "*"}]), "InvalidRequestContent"),
+            (json!(["*"]), "InvalidRequestContent"),
+            (json!({"actions": ["*"]}), "InvalidRequestContent"),
+        ] {
+            let Err(ArmError::Said { status, code, .. }) = of(list.clone()) else { panic!("{list}") };
+            assert_eq!((status, code), (400, want), "{list}");
+        }
     }
 }

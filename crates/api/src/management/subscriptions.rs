@@ -1,7 +1,8 @@
 //! Tenants, subscriptions, providers, resources by type, and the description of the cloud.
 
-use super::{filter, Answer, Arm, ArmError, Result};
+use super::{has_tag, is_about_tags, next_query, Answer, Arm, ArmError, Result};
 use crate::domain::Origin;
+use crate::filter::Condition;
 use claviger_state_machine::read;
 use claviger_state_machine::records::{Subscription, Vault};
 use claviger_types::role::Scope;
@@ -74,7 +75,16 @@ pub(super) fn metadata(origin: &Origin<'_>, version: &str) -> Answer {
 
 /// What `Microsoft.KeyVault` offers.
 pub(super) fn provider(subscription: Option<&Subscription>, region: &str) -> Value {
-    let types = ["vaults", "deletedVaults", "locations", "locations/deletedVaults", "checkNameAvailability"];
+    let types = [
+        "vaults",
+        "deletedVaults",
+        "locations",
+        "locations/deletedVaults",
+        "checkNameAvailability",
+        "operations",
+        "vaults/keys",
+        "vaults/secrets",
+    ];
     let types: Vec<Value> = types
         .iter()
         .map(|name| {
@@ -112,7 +122,7 @@ impl Arm<'_> {
     /// Whether the caller has any role in a subscription or below.
     fn sees(&self, subscription: &Subscription) -> Result<bool> {
         self.view(|view| {
-            for principal in read::principals(view, self.principal.oid)? {
+            for principal in self.principal.subject().principals(view)? {
                 let assignments = read::assignments_of(view, principal)?;
                 if assignments.iter().any(|a| a.scope.subscription_id() == Some(subscription.subscription)) {
                     return Ok(true);
@@ -195,18 +205,26 @@ impl Arm<'_> {
 
     /// Resources of a subscription or a group by `$filter`: vaults are the only ones there are.
     pub(super) fn resources(&self, subscription: &Subscription, group: Option<&str>) -> Result<Answer> {
-        let conditions = filter(&self.parameter("$filter").unwrap_or_default());
+        let conditions = self.filter(|condition| match condition {
+            Condition::Equal { property, .. } => {
+                matches!(property.as_str(), "resourcetype" | "name" | "resourcegroup" | "location")
+                    || is_about_tags(condition)
+            }
+            _ => is_about_tags(condition),
+        })?;
         let vaults = self.vaults_in(subscription, group)?;
         let fits = |vault: &Vault| {
-            conditions.iter().all(|(name, value)| match name.as_str() {
-                "resourcetype" => value.eq_ignore_ascii_case("Microsoft.KeyVault/vaults"),
-                "name" => value.eq_ignore_ascii_case(vault.name.as_str()),
-                "resourcegroup" => value.eq_ignore_ascii_case(&vault.group),
-                "location" => value.eq_ignore_ascii_case(&vault.location),
-                "tagname" => vault.settings.tags.contains_key(value),
-                "tagvalue" => vault.settings.tags.values().any(|tag| tag == value),
-                _ => true,
-            })
+            has_tag(&vault.settings.tags, &conditions)
+                && conditions.iter().all(|condition| match condition {
+                    Condition::Equal { property, value } => match property.as_str() {
+                        "resourcetype" => value.eq_ignore_ascii_case("Microsoft.KeyVault/vaults"),
+                        "name" => value.eq_ignore_ascii_case(vault.name.as_str()),
+                        "resourcegroup" => value.eq_ignore_ascii_case(&vault.group),
+                        "location" => value.replace(' ', "").eq_ignore_ascii_case(&vault.location),
+                        _ => true,
+                    },
+                    _ => true,
+                })
         };
         let item = |vault: &Vault| {
             json!({"id": vault.scope().as_str(), "name": vault.display_name, "type": "Microsoft.KeyVault/vaults",
@@ -221,19 +239,15 @@ impl Arm<'_> {
         let number = |name| self.parameter(name).and_then(|text| text.parse::<usize>().ok());
         let (skip, top) = (number("$skiptoken").unwrap_or(0), number("$top").unwrap_or(usize::MAX).max(1));
         let more = items.len() > skip.saturating_add(top);
-        let next = more.then(|| self.next_link(skip + top, top));
+        let next = more.then(|| self.next_link(&(skip + top).to_string(), top));
         let page: Vec<Value> = items.into_iter().skip(skip).take(top).collect();
         Ok(Answer::ok(json!({"value": page, "nextLink": next})))
     }
 
-    fn next_link(&self, skip: usize, top: usize) -> String {
-        let kept = self.query.split('&').filter(|pair| {
-            let name = pair.split('=').next().unwrap_or_default().to_ascii_lowercase();
-            !["$top", "%24top", "$skiptoken", "%24skiptoken"].contains(&name.as_str())
-        });
-        let kept: Vec<&str> = kept.collect();
-        let path = &self.path;
-        format!("{}{path}?{}&$top={top}&$skiptoken={skip}", self.origin.management_base(), kept.join("&"))
+    /// Where a list goes on.
+    pub(super) fn next_link(&self, token: &str, top: usize) -> String {
+        let query = next_query(self.query, token, top);
+        format!("{}{}?{query}", self.origin.management_base(), self.path)
     }
 }
 

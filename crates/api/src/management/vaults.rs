@@ -1,13 +1,13 @@
 //! `Microsoft.KeyVault`: vaults and deleted vaults (contract section 16).
 
-use super::properties::{self, flag, member, Author};
+use super::properties::{self, flag, inner, member, Author};
 use super::{location, tags, Answer, Arm, ArmError, Result};
 use crate::setup::RETENTION_DAYS;
 use claviger_state_machine::read;
 use claviger_state_machine::records::{Subscription, Vault};
 use claviger_types::command::{Command, CreateVault, SetPolicies, UpdateVault, VaultRef};
 use claviger_types::duration::rfc3339;
-use claviger_types::name::{Id128, VaultName};
+use claviger_types::name::{Id128, Kind, VaultName};
 use claviger_types::outcome::Refusal;
 use claviger_types::permission::AccessPolicy;
 use claviger_types::role::Scope;
@@ -55,11 +55,11 @@ const LOCATION_READ: &str = "Microsoft.KeyVault/locations/deletedVaults/read";
 const PURGE: &str = "Microsoft.KeyVault/locations/deletedVaults/purge/action";
 
 /// A vault's place in a path.
-struct Place<'a> {
+pub(super) struct Place<'a> {
     subscription: &'a Subscription,
     group: &'a str,
     name: &'a str,
-    scope: Scope,
+    pub(super) scope: Scope,
 }
 
 impl Arm<'_> {
@@ -234,10 +234,17 @@ impl Arm<'_> {
                 let vault = self.existing(&place)?;
                 Ok(Answer::ok(self.render(&vault)?))
             }
-            ("GET", ["vaults", _, "privateendpointconnections" | "privatelinkresources" | "keys" | "secrets"]) => {
+            ("GET", ["vaults", _, "privateendpointconnections" | "privatelinkresources"]) => {
                 self.require(&place.scope, READ)?;
                 self.existing(&place)?;
                 Ok(Answer::list(Vec::new()))
+            }
+            ("GET", ["vaults", _, collection @ ("keys" | "secrets"), ..]) => {
+                let kind = if *collection == "keys" { Kind::Key } else { Kind::Secret };
+                self.objects(&place, kind, given.get(3..).unwrap_or_default())
+            }
+            ("PUT" | "PATCH", ["vaults", _, collection @ ("keys" | "secrets"), _]) => {
+                Err(ArmError::made_in_the_vault(collection))
             }
             (_, ["vaults", _, "privateendpointconnections", ..]) => {
                 self.require(&place.scope, READ)?;
@@ -264,13 +271,19 @@ impl Arm<'_> {
         }
     }
 
+    /// The live vault of a name in a group.
+    pub(super) fn vault_of(&self, subscription: &Subscription, group: &str, name: &str) -> Result<Vault> {
+        let scope = Scope::vault(subscription.subscription, group, name);
+        self.existing(&Place { subscription, group, name, scope })
+    }
+
     /// The live vault at a place.
     fn at(&self, place: &Place<'_>) -> Result<Option<Vault>> {
         let found = self.by_name(place.name)?;
         Ok(found.filter(|vault| vault.deletion.is_none() && is_at(vault, place)))
     }
 
-    fn existing(&self, place: &Place<'_>) -> Result<Vault> {
+    pub(super) fn existing(&self, place: &Place<'_>) -> Result<Vault> {
         if let Some(vault) = self.at(place)? {
             return Ok(vault);
         }
@@ -306,12 +319,13 @@ impl Arm<'_> {
         let group = self.group(place.subscription, place.group)?;
         let group = group.ok_or_else(|| ArmError::group_not_found(place.group))?;
         let body = self.json()?;
-        let none = json!({});
-        let properties = member(&body, "properties").unwrap_or(&none);
+        let properties = inner(&body)?;
         let old = self.by_name(place.name)?;
-        let mode = member(properties, "createMode").and_then(Value::as_str).unwrap_or("default");
-        if mode.eq_ignore_ascii_case("recover") {
-            return self.recover(place, old).await;
+        match member(properties, "createMode").map(Value::as_str) {
+            Some(Some(mode)) if mode.eq_ignore_ascii_case("recover") => return self.recover(place, old).await,
+            Some(Some(mode)) if mode.eq_ignore_ascii_case("default") => {}
+            None => {}
+            Some(_) => return Err(ArmError::bad("An invalid value was provided for 'createMode'.")),
         }
         match old {
             Some(vault) if vault.deletion.is_some() => return Err(ArmError::of(Refusal::VaultDeleted)),
@@ -434,8 +448,7 @@ impl Arm<'_> {
         }
         self.require(&place.scope, POLICIES)?;
         let body = self.json()?;
-        let none = json!({});
-        let list = member(member(&body, "properties").unwrap_or(&none), "accessPolicies");
+        let list = member(inner(&body)?, "accessPolicies");
         let given = properties::policies(list.unwrap_or(&Value::Null))?;
         // Not a change of the whole vault: who may set policies need not have the right to write vaults.
         for _ in 0..ATTEMPTS {
@@ -538,8 +551,7 @@ fn update(
     policies: &[AccessPolicy],
     manner: Manner,
 ) -> Result<(VaultSettings, bool, Vec<AccessPolicy>)> {
-    let none = json!({});
-    let properties = member(body, "properties").unwrap_or(&none);
+    let properties = inner(body)?;
     if let Some(value) = member(body, "location") {
         let asked = location(value)?;
         if asked != vault.location {

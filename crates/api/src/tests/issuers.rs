@@ -8,13 +8,15 @@ use crate::testing::World;
 use crate::wire::b64;
 use actix_web::http::Method;
 use claviger_crypto::provider::LoadedKey;
+use claviger_state_machine::read;
 use claviger_types::alg::{Curve, KeySpec, SignAlg};
 use claviger_types::command::{
-    AddClientSecret, ClientSecret, Command, DeleteFederatedCredential, FederatedCredential, PutFederatedCredential,
-    SetPolicies,
+    AddClientSecret, ClientSecret, Command, DeleteFederatedCredential, FederatedCredential, PrincipalKind,
+    PutFederatedCredential, PutRoleAssignment, SetPolicies,
 };
 use claviger_types::name::Id128;
 use claviger_types::permission::AccessPolicy;
+use claviger_types::role::{Scope, OWNER};
 use serde_json::{json, Value};
 use sha2::{Digest, Sha256, Sha384};
 use std::path::PathBuf;
@@ -282,7 +284,8 @@ async fn wrong_secrets_still_lock_and_assertions_do_not() {
     for _ in 0..20 {
         assert_eq!(scene.ask_at(&tenant, "client_secret=wrong").await.1["error_codes"][0], 7_000_215);
     }
-    assert_eq!(scene.ask_at(&tenant, "client_secret=right").await.1["error_codes"][0], 50_053);
+    let locked = scene.ask_at(&tenant, "client_secret=right").await;
+    assert_eq!((locked.0, &locked.1["error_codes"][0]), (400, &json!(50_053)));
     // Whoever has the lock closed does not shut out who has no secret to guess.
     assert_eq!(scene.ask(&scene.signed(&scene.claims())).await.0, 200);
     scene.world.stop().await;
@@ -354,6 +357,27 @@ async fn principals_of_another_issuer_are_its_own() {
     assert_eq!(graph.0, 401, "{graph:?}");
     let arm = scene.world.send_to("management.azure.com", &token, "GET", "subscriptions", vec![]).await;
     assert_eq!((arm.0, &arm.1["value"]), (200, &json!([])), "{arm:?}");
+    // A role of a group that only its token names.
+    let vault = scene.world.node.view(|view| read::vault(view, scene.world.vault)).unwrap().unwrap();
+    let assignment_scope = Scope::subscription(vault.subscription);
+    let assignment = PutRoleAssignment {
+        id: fresh_id().unwrap(),
+        scope: assignment_scope.clone(),
+        role: Id128::parse_guid(OWNER).unwrap(),
+        principal: external_object_id(ISSUER, "group", "ops"),
+        principal_kind: PrincipalKind::Group,
+        description: None,
+    };
+    scene.world.system(Command::PutRoleAssignment(assignment)).await;
+    let member = scene.signed(&with(&claims, "groups", json!(["ops"])));
+    let permissions = format!("{}/providers/Microsoft.Authorization/permissions", assignment_scope);
+    for path in ["subscriptions", permissions.trim_start_matches('/')] {
+        for (token, want) in [(&member, 1), (&token, 0)] {
+            let (status, answer) = scene.world.send_to("management.azure.com", token, "GET", path, vec![]).await;
+            let found = answer["value"].as_array().map_or(0, Vec::len);
+            assert_eq!((status, found), (200, want), "{path}: {answer}");
+        }
+    }
     scene.world.stop().await;
 }
 

@@ -3,6 +3,7 @@
 mod identity;
 mod issuers;
 mod keys;
+mod management;
 mod permissions;
 mod release;
 mod rotation;
