@@ -212,3 +212,41 @@ def test_lists_come_in_pages(arm: Arm, group: str) -> None:
         seen += [item["name"] for item in page["value"]]
         path = (page["nextLink"] or "").removeprefix(f"https://{MANAGEMENT}")
     assert len(seen) == len(set(seen)) >= 3
+
+
+def test_filters_of_the_sdk(arm: Arm) -> None:
+    name, tag = unique("f-"), unique("t")
+    arm.resources.resource_groups.create_or_update(name, {"location": "eastus", "tags": {tag: "a and b", "x": "y"}})
+    vault = {"location": "eastus", "properties": arm.properties(), "tags": {tag: "it's", "x": "y"}}
+    assert arm.call("PUT", arm.path(name, name), vault).status == 201
+
+    def groups(condition: str) -> list[str]:
+        return [found.name for found in arm.resources.resource_groups.list(filter=condition)]
+
+    def resources(condition: str) -> list[str]:
+        return [found.name for found in arm.resources.resources.list(filter=condition)]
+
+    assert groups(f"tagName eq '{tag}' and tagValue eq 'a and b'") == [name]
+    assert groups(f"tagName eq '{tag}' and tagValue eq 'y'") == []
+    assert resources(f"tagName eq '{tag}' and tagValue eq 'it''s'") == [name]
+    assert resources(f"tagName eq '{tag}' and tagValue eq 'y'") == []
+    assert resources(f"resourceType eq 'Microsoft.KeyVault/vaults' and name eq '{name}'") == [name]
+    for ask in (groups, resources):
+        with pytest.raises(HttpResponseError, match="InvalidFilterInQueryString"):
+            ask(f"tagName ne '{tag}'")
+
+
+def test_objects_as_resources(arm: Arm) -> None:
+    """Through the SDK: what a vault holds, without what is secret, and without making any of it there."""
+    client = KeyVaultManagementClient(arm.credential, arm.subscription, **arm.place.sdk())
+    vault, name = arm.place.vault, unique("r-")
+    body = json.dumps({"kty": "RSA"}).encode()
+    assert arm.place.call("POST", f"/keys/{name}/create", body).status == 200
+    assert name in [key.name for key in client.keys.list("claviger", vault)]
+    key = client.keys.get("claviger", vault, name)
+    assert (key.kty, key.key_size, key.attributes.enabled) == ("RSA", 2048, True)
+    versions = [version.name for version in client.keys.list_versions("claviger", vault, name)]
+    assert key.key_uri_with_version.endswith(f"/keys/{name}/{versions[0]}") and len(versions) == 1
+    assert client.keys.get_version("claviger", vault, name, versions[0]).kty == "RSA"
+    with pytest.raises(HttpResponseError, match="NotImplemented"):
+        client.keys.create_if_not_exist("claviger", vault, name, {"properties": {"kty": "RSA"}})

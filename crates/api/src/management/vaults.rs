@@ -408,7 +408,11 @@ impl Arm<'_> {
 
     /// The tenant that a request names, by id or by domain; it must be one of this world's.
     fn known_tenant(&self, properties: &Value, default: Id128) -> Result<Id128> {
-        let Some(text) = member(properties, "tenantId").and_then(Value::as_str) else { return Ok(default) };
+        let text = match member(properties, "tenantId") {
+            None => return Ok(default),
+            Some(Value::String(text)) => text,
+            Some(_) => return Err(ArmError::bad("An invalid value was provided for 'tenantId'.")),
+        };
         let tenants = self.view(|view| read::tenants(view))?;
         let id = Id128::parse_guid(text).ok();
         let found =

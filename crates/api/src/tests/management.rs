@@ -177,6 +177,12 @@ async fn network_rules_are_whole_or_refused() {
         assert_eq!(desk.refused("PATCH", &path, bad.clone()).await, (400, "BadRequest".into()), "{bad}");
         assert_eq!(desk.ok("GET", &path, Value::Null).await, shown, "{bad}");
     }
+    for (name, value) in [("tenantId", json!(5)), ("createMode", json!("other")), ("createMode", json!(1))] {
+        let mut body = json!({"location": "local", "properties": {"sku": {"name": "standard"}, "accessPolicies": []}});
+        body["properties"][name] = value;
+        let other = path.replace("vault-one", "vault-two");
+        assert_eq!(desk.refused("PUT", &other, body.clone()).await, (400, "BadRequest".into()), "{body}");
+    }
     let changed = desk.ok("PATCH", &path, acls(json!({"ipRules": [{"value": "10.0.0.1"}]}))).await;
     let acls = &changed["properties"]["networkAcls"];
     assert_eq!((&acls["defaultAction"], &acls["ipRules"][0]["value"]), (&json!("Deny"), &json!("10.0.0.1")), "{acls}");
