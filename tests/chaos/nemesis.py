@@ -17,7 +17,7 @@ from cluster import DRIFT, Cluster, Node, run_async
 
 NETWORK = ("cut-leader", "cut-follower", "halves", "one-way-to-leader", "one-way-from-leader", "one-way-random")
 PROCESS = ("kill-leader", "kill-random", "pause-leader", "pause-random", "restart", "kill-all")
-OPERATOR = ("transfer", "replace", "read-mode", "clock-jump")
+OPERATOR = ("transfer", "replace", "lost-disk", "read-mode", "clock-jump")
 ALL = NETWORK + PROCESS + OPERATOR
 
 JUMP = 25  # seconds that a wall clock is moved: a token of another node is still good
@@ -165,9 +165,11 @@ class Nemesis:
             await self.read_mode("read_index", choose)
             await self.rest(duration)
             await self.read_mode("lease", choose)
-        elif fault == "replace":
+        elif fault in ("replace", "lost-disk"):
             async with self.hands:
-                await self.replace(follower, leader)
+                if fault == "lost-disk":
+                    await self.lose_disk(follower, duration)
+                await self.replace(follower, leader, lost=fault == "lost-disk")
         else:
             pause = choose.uniform(0.1, 5.0)
             async with self.hands:
@@ -194,11 +196,34 @@ class Nemesis:
         self.note("read-mode", mode=mode, code=code, error=error)
         self.applied["read-mode"] += code == 0
 
-    async def replace(self, node: Node, leader: Node) -> None:
+    async def lose_disk(self, node: Node, duration: float) -> None:
+        """A node comes back without its disk under its old id: the others must turn it away, or it votes a second time."""
+        self.note("lost-disk", node=node.number, id=node.id)
+        await node.kill()
+        shutil.rmtree(self.cluster.directory / f"data-{node.number}")
+        await node.start()
+        await self.up(node)
+        end = time.monotonic() + duration
+        while time.monotonic() < end:
+            # A term is all that a vote or an entry would have left there.
+            term = (await node.metrics()).get("claviger_raft_term", 0)
+            if term > 0:
+                self.problems.append(f"{node.name} lost the disk of member {node.id}, and yet has term {term:.0f}")
+                break
+            await asyncio.sleep(0.1)
+        self.applied["lost-disk"] += 1
+
+    async def replace(self, node: Node, leader: Node, *, lost: bool = False) -> None:
         """Takes a node out of the cluster, throws its disk away and lets it join under a new id."""
         self.note("replace", node=node.number, id=node.id)
-        code, error = await self.operator("remove", "--config", str(leader.config), "--node", str(node.id))
-        if code != 0:
+        remove = ("remove", "--config", str(leader.config), "--node", str(node.id))
+        code, error = await self.operator(*remove)
+        end = time.monotonic() + AGAIN
+        # One without its disk is of no use under its id: again until it is gone.
+        while lost and code != 0 and "is not a member" not in error and time.monotonic() < end:
+            await asyncio.sleep(0.2)
+            code, error = await self.operator(*remove)
+        if code != 0 and not (lost and "is not a member" in error):
             # It may be carried out yet; joining a member changes nothing.
             self.note("not removed", node=node.number, error=error)
             if node.alive:
