@@ -98,6 +98,12 @@ pub(crate) fn create(path: &Path, region: &str, protection: &Protection) -> Resu
     Ok(world)
 }
 
+/// Whether the key in a world key file is sealed under a passphrase; an error if the file is none.
+pub(crate) fn is_under_passphrase(bytes: &[u8]) -> Result<bool> {
+    let file = std::str::from_utf8(bytes).context("not a world key file: not text").and_then(WorldFile::parse)?;
+    Ok(matches!(file.protected, Protected::Passphrase { .. }))
+}
+
 impl World {
     /// Opens the world key of the file at `path`.
     pub(crate) fn open(path: &Path, unseal: &Unseal) -> Result<World> {

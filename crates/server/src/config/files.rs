@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::reader::{text, Reader};
 use super::Problem;
-use crate::{harden, pki};
+use crate::{harden, pki, world};
 
 impl Reader<'_> {
     /// The files that could be told from what was read, whether or not the rest of it is right.
@@ -23,7 +23,20 @@ impl Reader<'_> {
             }
         }
         if let Some(path) = again.path("world.file") {
-            found.private("world.file", &path);
+            let sealed = found.private("world.file", &path).and_then(|bytes| {
+                let form = world::is_under_passphrase(&bytes);
+                form.map_err(|error| found.problem("world.file", format!("{error:#}"))).ok()
+            });
+            let unseal = again.read("world.unseal", |value| text(value).map(str::to_owned));
+            match (sealed, unseal.as_deref()) {
+                (Some(true), Some("file")) => {
+                    found.problem("world.unseal", "`file`, but world.file is sealed under a passphrase: `passphrase`");
+                }
+                (Some(false), Some("passphrase")) => {
+                    found.problem("world.unseal", "`passphrase`, but world.file has its key in the clear: `file`");
+                }
+                _ => {}
+            }
         }
         if let Some(path) = again.path("world.passphrase_file") {
             found.private("world.passphrase_file", &path);

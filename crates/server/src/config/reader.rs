@@ -88,6 +88,23 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// A list, each of whose elements has a problem of its own.
+    fn list<T>(&mut self, path: &str, parse: impl Fn(&Value) -> Result<T, String>) -> Option<Vec<T>> {
+        let values = self.read(path, |value| match value {
+            Value::Array(values) => Ok(values.clone()),
+            other => Err(format!("not a list: {}", shown(other))),
+        })?;
+        let before = self.problems.len();
+        let mut found = Vec::with_capacity(values.len());
+        for (i, value) in values.iter().enumerate() {
+            match parse(value) {
+                Ok(element) => found.push(element),
+                Err(message) => self.problem(&format!("{path}[{i}]"), message),
+            }
+        }
+        (self.problems.len() == before).then_some(found)
+    }
+
     fn integer(&mut self, path: &str, range: RangeInclusive<u64>) -> Option<u64> {
         self.read(path, |value| {
             let number = value.as_integer().ok_or_else(|| format!("not a whole number: {}", shown(value)))?;
@@ -246,10 +263,7 @@ impl<'a> Reader<'a> {
         let ca = self.path("peer.ca");
         let certificate = self.path("peer.certificate");
         let key = self.path("peer.key");
-        let seeds = self.read("peer.seeds", |value| {
-            let list = value.as_array().ok_or_else(|| format!("not a list: {}", shown(value)))?;
-            list.iter().map(host_port).collect::<Result<Vec<_>, _>>()
-        });
+        let seeds = self.list("peer.seeds", host_port);
         Some(PeerSection {
             listen: listen?,
             advertise: advertise?,
@@ -295,10 +309,7 @@ impl<'a> Reader<'a> {
         let before = self.problems.len();
         let listen = self.address("managed_identity.listen");
         let system = self.read("managed_identity.system", client_id);
-        let user = self.read("managed_identity.user", |value| {
-            let list = value.as_array().ok_or_else(|| format!("not a list: {}", shown(value)))?;
-            list.iter().map(client_id).collect::<Result<Vec<_>, _>>()
-        });
+        let user = self.list("managed_identity.user", client_id);
         let header_file = self.path("managed_identity.header_file");
         if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback()) {
             self.problem("managed_identity.listen", format!("not loopback: `{listen}`"));
@@ -323,18 +334,13 @@ impl<'a> Reader<'a> {
 
     fn attestation(&mut self) -> Option<AttestationSection> {
         let base = self.base;
-        let authorities = self.read("attestation.authorities", |value| {
-            let list = value.as_array().ok_or_else(|| format!("not a list: {}", shown(value)))?;
-            let read = |value: &Value| {
-                let named = AuthorityFile::parse(text(value)?)?;
-                let jwks = base.join(&named.jwks);
-                let bytes =
-                    std::fs::read(&jwks).map_err(|error| format!("cannot read `{}`: {error}", jwks.display()))?;
-                claviger_api::attestation::Authority::from_jwks(&named.issuer, &bytes)
-                    .map_err(|why| format!("`{}`: {why}", jwks.display()))?;
-                Ok(AuthorityFile { jwks, ..named })
-            };
-            list.iter().map(read).collect::<Result<Vec<_>, String>>()
+        let authorities = self.list("attestation.authorities", |value| {
+            let named = AuthorityFile::parse(text(value)?)?;
+            let jwks = base.join(&named.jwks);
+            let bytes = std::fs::read(&jwks).map_err(|error| format!("cannot read `{}`: {error}", jwks.display()))?;
+            claviger_api::attestation::Authority::from_jwks(&named.issuer, &bytes)
+                .map_err(|why| format!("`{}`: {why}", jwks.display()))?;
+            Ok(AuthorityFile { jwks, ..named })
         });
         Some(AttestationSection { authorities: authorities? })
     }
@@ -393,14 +399,12 @@ impl<'a> Reader<'a> {
 
     fn emergency(&mut self) -> Option<EmergencySection> {
         let base = self.base;
-        let approvers = self.read("emergency.approvers", |value| {
-            let list = value.as_array().ok_or_else(|| format!("not a list: {}", shown(value)))?;
-            let paths = list.iter().map(|value| Ok(base.join(text(value)?))).collect::<Result<Vec<_>, String>>()?;
-            let section = EmergencySection { approvers: paths };
-            section.load().map_err(|error| error.to_string())?;
-            Ok(section)
+        let approvers = self.list("emergency.approvers", |value| {
+            let one = EmergencySection { approvers: vec![base.join(text(value)?)] };
+            one.load().map_err(|error| error.to_string())?;
+            Ok(one.approvers)
         });
-        approvers
+        Some(EmergencySection { approvers: approvers?.concat() })
     }
 
     fn log(&mut self) -> Option<LogSection> {

@@ -5,7 +5,7 @@ use super::fields::{Field, Need, FIELDS, SECTIONS};
 use super::tree::HostPort;
 use super::*;
 use crate::pki;
-use crate::world::{PassphraseSource, Unseal};
+use crate::world::{self, PassphraseSource, Protection, Unseal};
 use claviger_types::reads::ReadMode;
 
 /// A directory with all the files that a configuration names, made by one authority for `node1`.
@@ -38,7 +38,7 @@ impl Site {
         let api = authority.issue(&pki::api_names("kms.example.com"), &[], pki::Usage::Server).unwrap();
         let names = ["node1".to_owned(), pki::ANY_PEER.to_owned()];
         let node = authority.issue(&names, &[], pki::Usage::ServerAndClient).unwrap();
-        site.write("world.key", 0o600, "anything");
+        world::create(&site.dir.path().join("world.key"), "local", &Protection::File).unwrap();
         site.write("ca.pem", 0o644, authority.certificate_pem());
         site.write("api.pem", 0o644, &api.chain_pem);
         site.write("api.key", 0o600, &api.key_pem);
@@ -188,7 +188,7 @@ fn values_are_refused_with_their_reason() {
         ),
         ("\"127.0.0.1:8444\"", "\"0.0.0.0:8444\"", "peer.advertise: an address that others cannot reach"),
         ("\"127.0.0.1:8444\"", "\"node1\"", "peer.advertise: not a host and port"),
-        ("[peer]", "[peer]\nseeds = [\"a:1\", \"b\"]", "peer.seeds: not a host and port such as `node1.example.com"),
+        ("[peer]", "[peer]\nseeds = [\"a:1\", \"b\"]", "peer.seeds[1]: not a host and port such as `node1.example.com"),
         ("[peer]", "[peer]\nseeds = \"a:1\"", "peer.seeds: not a list: `a:1`"),
         ("[peer]", "[admin]\nlisten = \"10.0.0.1:8445\"\n[peer]", "admin.listen: not loopback"),
         (
@@ -204,7 +204,7 @@ fn values_are_refused_with_their_reason() {
         (
             "[peer]",
             "[managed_identity]\nuser = [\"x\"]\n[peer]",
-            "managed_identity.user: not a client id (a GUID): `x`",
+            "managed_identity.user[0]: not a client id (a GUID): `x`",
         ),
         (
             "[peer]",
@@ -276,6 +276,16 @@ fn files_are_looked_at() {
         assert_eq!(told.lines().count(), 1, "{told}");
         assert!(told.starts_with(want), "{name}: {told}");
     }
+}
+
+#[test]
+fn the_world_key_file_is_one_and_of_the_form_that_is_said() {
+    let site = Site::new();
+    site.check(GOOD).unwrap();
+    let told = site.check(&GOOD.replace("\"world.key\"", "\"world.key\"\nunseal = \"passphrase\"")).unwrap_err();
+    assert!(told.contains("world.unseal: `passphrase`, but world.file has its key in the clear"), "{told}");
+    let told = site.check(&GOOD.replace("\"world.key\"", "\"node1.key\"")).unwrap_err();
+    assert!(told.contains("world.file: not a world key file"), "{told}");
 }
 
 #[test]
