@@ -246,9 +246,12 @@ impl Exchange<'_> {
         let version = ApiVersion::parse(query_parameter(query, "api-version").as_deref()).map_err(plain)?;
         let matched = route::find(&self.method(), self.request.path()).map_err(plain)?;
         *operation = matched.op.name();
-        let limit = match matched.op {
-            route::Op::KeyRestore | route::Op::SecretRestore => ops::backup::RESTORE_BYTES_MAX,
-            _ => BODY_BYTES_MAX,
+        let (limit, _place) = match matched.op {
+            route::Op::KeyRestore | route::Op::SecretRestore => {
+                let place = self.service.restores.try_acquire().map_err(|_| plain(ServiceError::Throttled))?;
+                (ops::backup::RESTORE_BYTES_MAX, Some(place))
+            }
+            _ => (BODY_BYTES_MAX, None),
         };
         let body = read_body(payload, limit).await.map_err(plain)?;
         let gate = self.service.node.gate();

@@ -70,6 +70,8 @@ pub struct Service {
     pub(crate) release: ReleaseSigner,
     /// Places for requests under way.
     pub(crate) requests: Semaphore,
+    /// Places of restores: their bodies are read before it is known whether they may be.
+    pub(crate) restores: Semaphore,
     draining: AtomicBool,
 }
 
@@ -78,6 +80,9 @@ const READY: Duration = Duration::from_millis(900);
 
 /// Requests answered at once: with a body of the usual size each, well under a hundred megabytes.
 const REQUESTS_MAX: usize = 4096;
+
+/// Restores at once: a body is up to 32 MiB, and three times that while it is opened and sealed again.
+const RESTORES_MAX: usize = 8;
 
 impl Service {
     /// Wires the parts together.
@@ -98,6 +103,7 @@ impl Service {
             metrics,
             release: ReleaseSigner::default(),
             requests: Semaphore::new(REQUESTS_MAX),
+            restores: Semaphore::new(RESTORES_MAX),
             draining: AtomicBool::new(false),
         }
     }

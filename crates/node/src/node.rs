@@ -847,11 +847,15 @@ async fn stop_serving(node: Weak<Inner>, quarantine: PathBuf) {
 
 /// Has the cluster call this node where it is.
 async fn keep_address(node: Weak<Inner>) {
+    let mut said = None;
     loop {
         let Some(inner) = node.upgrade() else { return };
-        if let Err(error) = (Node { inner }).announce_address().await {
-            tracing::warn!(%error, "the cluster does not know yet where this node is reached");
+        let error = (Node { inner }).announce_address().await.err();
+        // Once for each reason: it is tried for as long as it takes.
+        if let Some(error) = error.as_ref().filter(|error| said.as_ref() != Some(*error)) {
+            tracing::warn!(%error, "the cluster does not know where this node is reached");
         }
+        said = error;
         tokio::time::sleep(NOTE_LOOK).await;
     }
 }

@@ -183,3 +183,15 @@ async fn the_stock_of_keys_is_a_metric() {
     assert_eq!([3072, 4096].map(ready), [0, 0]);
     world.stop().await;
 }
+
+/// Their bodies are large, and read before it is known who may send them.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_restores_are_read_at_once() {
+    let world = World::start().await;
+    let places = world.service.restores.try_acquire_many(8).unwrap();
+    assert_eq!(world.refused("POST", "keys/restore", json!({"value": "AA"})).await.0, 429);
+    assert_eq!(world.refused("POST", "keys/k/create", json!({})).await.0, 400, "others are not held up");
+    drop(places);
+    assert_eq!(world.refused("POST", "keys/restore", json!({"value": "AA"})).await.0, 400);
+    world.stop().await;
+}
