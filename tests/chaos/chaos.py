@@ -52,7 +52,9 @@ class Run:
         self.workload = workload = Workload(cluster, arguments.seed, arguments.clients, arguments.pause / 1000)
         await workload.fetch_token()
         self.watch = watch = Watch(cluster)
-        self.nemesis = nemesis = Nemesis(cluster, watch, arguments.seed, arguments.sabotage)
+        self.nemesis = nemesis = Nemesis(
+            cluster, watch, arguments.seed, arguments.sabotage, arguments.lose_disks
+        )
         watching = [asyncio.create_task(watch.run()), asyncio.create_task(nemesis.crashes())]
         clients = workload.start()
         # A calm second, so that there is something to lose.
@@ -295,6 +297,7 @@ def main() -> int:
     parser.add_argument("--directory", required=True, help="made by the run; kept when it fails")
     parser.add_argument("--read-mode", help="read.mode of all nodes, the server's default unless given")
     parser.add_argument("--sabotage", action="store_true", help="roll all disks back in time: the run has to fail")
+    parser.add_argument("--lose-disks", action="store_true", help="also start nodes without their disks")
     parser.add_argument("--keep", action="store_true", help="keep the directory of a good run too")
     arguments = parser.parse_args()
     check_namespaces()
