@@ -63,6 +63,9 @@ const RESIGN: Duration = Duration::from_millis(50);
 /// How long a snapshot may take that erasure waits for.
 const ERASE_SNAPSHOT: Duration = Duration::from_secs(600);
 
+/// How long a node that is to lead may take to answer.
+const HAND_OVER: Duration = Duration::from_millis(500);
+
 /// How long a node that joins may take to answer.
 const GREET: Duration = Duration::from_secs(2);
 
@@ -685,6 +688,11 @@ impl Node {
     async fn transfer_leader(&self, to: u64) -> Result<(), PeerError> {
         if !self.inner.raft.voter_ids().any(|id| id == to) {
             return Err(PeerError::Refused(format!("node {to} is not a voter")));
+        }
+        // A leader that waits for one that is not there writes nothing more, and keeps the others from an election.
+        if let Some(member) = self.member_of(to).filter(|_| to != self.id()) {
+            let answer = self.inner.peers.call_node(to, &member, Lane::Control, &Request::Status, HAND_OVER).await;
+            answer.map_err(|error| PeerError::Refused(format!("node {to} cannot take over: {error}")))?;
         }
         self.inner.raft.trigger().transfer_leader(to).await.map_err(stopped)?;
         let wait = self.inner.raft.wait(Some(Duration::from_secs(5)));

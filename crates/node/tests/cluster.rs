@@ -376,6 +376,24 @@ async fn members_come_and_go() {
     assert_eq!(cluster.leader().await, follower);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_is_not_handed_to_a_node_that_is_gone() {
+    let mut cluster = Cluster::new().await;
+    let leader = cluster.leader().await;
+    let gone = (1..=3).find(|id| *id != leader).unwrap();
+    let at = cluster.stop(gone).await;
+    match cluster.node(leader).admin(AdminRequest::TransferLeader { to: gone }).await {
+        Err(NodeError::Refused(text)) => assert!(text.contains("cannot take over"), "{text}"),
+        handed => panic!("{handed:?}"),
+    }
+    // It leads on.
+    let version = put(cluster.node(leader), "s").await;
+    cluster.start(gone, &at).await;
+    assert_eq!(newest(cluster.node(gone), "s").await.map(|v| v.version), Some(version));
+    cluster.node(leader).admin(AdminRequest::TransferLeader { to: gone }).await.unwrap();
+    assert_eq!(cluster.leader().await, gone);
+}
+
 /// With its log it has lost its votes, and entries that it acknowledged: neither may be asked of it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_voter_that_lost_its_log_elects_nobody() {
