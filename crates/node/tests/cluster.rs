@@ -185,6 +185,15 @@ impl Cluster {
     }
 }
 
+/// The two of three that do not lead.
+fn followers(leader: u64) -> [u64; 2] {
+    match leader {
+        1 => [2, 3],
+        2 => [1, 3],
+        _ => [1, 2],
+    }
+}
+
 async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
     let whole = async {
         loop {
@@ -399,11 +408,7 @@ async fn leadership_is_not_handed_to_a_node_that_is_gone() {
 async fn a_voter_that_lost_its_log_elects_nobody() {
     let mut cluster = Cluster::new().await;
     let leader = cluster.leader().await;
-    let (lost, other) = match leader {
-        1 => (2, 3),
-        2 => (1, 3),
-        _ => (1, 2),
-    };
+    let [lost, other] = followers(leader);
     let version = put(cluster.node(leader), "s").await;
     let at = cluster.stop(lost).await;
     let leader_at = cluster.stop(leader).await;
@@ -495,11 +500,7 @@ async fn the_data_of_another_node_or_world_is_not_taken() {
 async fn a_node_at_the_address_of_another_one_is_not_taken_for_it() {
     let mut cluster = Cluster::new().await;
     let leader = cluster.leader().await;
-    let (lost, other) = match leader {
-        1 => (2, 3),
-        2 => (1, 3),
-        _ => (1, 2),
-    };
+    let [lost, other] = followers(leader);
     let at = cluster.stop(lost).await;
     let version = put(cluster.node(leader), "s").await;
     let new = Replica::start_as(&cluster.authority, &cluster.path(4), 4, lost, Some(&at), WORLD).await;
