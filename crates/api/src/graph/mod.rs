@@ -13,7 +13,7 @@ use crate::domain::{Origin, Resource};
 use crate::filter::{self, Condition};
 use crate::http::read_body;
 use crate::identity::certificate_key;
-use crate::management::{add_headers, authenticate, next_query, segments, settle, still_authentic, ArmError};
+use crate::management::{add_headers, authenticate, authenticate_again, next_query, segments, settle, ArmError};
 use crate::service::{fresh_id, Service};
 use crate::tokens::Principal;
 use actix_web::http::StatusCode;
@@ -103,9 +103,11 @@ async fn answer(
     dialect: Dialect,
 ) -> Result<(u16, Option<Value>)> {
     service.node().gate().check().await?;
-    authenticate(request, service, origin, Resource::Graph).await?;
+    let principal = authenticate(request, service, origin, Resource::Graph).await?;
     let body = read_body(payload, BODY_BYTES_MAX).await?;
-    let principal = still_authentic(request, service, origin, Resource::Graph).await?;
+    if !body.is_empty() {
+        authenticate_again(request, service, origin, Resource::Graph).await?;
+    }
     let (path, query) = (request.path(), request.query_string());
     let graph = Graph { service, origin, principal, dialect, path, query, body: &body };
     let given: Vec<&str> = segments.iter().skip(1).map(String::as_str).collect();

@@ -157,13 +157,15 @@ async fn answer(
     }
     // What the token says depends on keys and principals that another node may just have changed.
     service.node().gate().check().await?;
-    authenticate(request, service, origin, Resource::Management).await?;
+    let principal = authenticate(request, service, origin, Resource::Management).await?;
     let version = version.ok_or_else(|| {
         let text = "The api-version query parameter (?api-version=) is required for all requests.";
         ArmError::new(400, "MissingApiVersionParameter", text)
     })?;
     let body = read_body(payload, BODY_BYTES_MAX).await?;
-    let principal = still_authentic(request, service, origin, Resource::Management).await?;
+    if !body.is_empty() {
+        authenticate_again(request, service, origin, Resource::Management).await?;
+    }
     let arm = Arm { service, origin, principal, path: request.path(), query, body: &body, version };
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let answer = arm.route(request.method().as_str(), &segments, &folded).await;
@@ -171,15 +173,15 @@ async fn answer(
     answer
 }
 
-/// The principal once its body has arrived, which may take a while: by then it may be gone.
-pub(crate) async fn still_authentic(
+/// Looks at the principal again once its body has arrived, which may take a while: by then it may be gone.
+pub(crate) async fn authenticate_again(
     request: &HttpRequest,
     service: &Service,
     origin: &Origin<'_>,
     plane: Resource,
-) -> Result<Arc<Principal>> {
+) -> Result<()> {
     service.node().gate().check().await?;
-    authenticate(request, service, origin, plane).await
+    authenticate(request, service, origin, plane).await.map(|_| ())
 }
 
 /// Nothing is shown that another node could still miss. What was to change something may have done so.
